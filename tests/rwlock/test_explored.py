@@ -1,0 +1,294 @@
+"""Every order in which tasks can meet at the lock, and every moment at which one can be cancelled.
+
+The broken locks at the end are what others have shipped; that each is found shows that the
+exploration above would have found the like in ours.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import trio
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from aspf._rwlock import Phases, ReadWriteLock
+from aspf.race import Exploration, explore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Room:
+    """What the lock guards: it knows who is in, and objects to bad company."""
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.writers = 0
+        self.order = ""
+
+    async def read(self, lock: ReadWriteLock) -> None:
+        """Stay in as a reader for one step."""
+        async with lock.read():
+            self.readers += 1
+            self.order += "r"
+            try:
+                assert not self.writers, "a reader came in to a writer"
+                await checkpoint()
+                assert not self.writers, "a writer came in to a reader"
+            finally:
+                self.readers -= 1
+
+    async def write(self, lock: ReadWriteLock, *, downgrade: bool = False) -> None:
+        """Stay in as the writer for one step, and as a reader for another if asked to."""
+        async with lock.write():
+            self.writers += 1
+            self.order += "w"
+            try:
+                assert not self.readers, "a writer came in to a reader"
+                assert self.writers == 1, "a writer came in to a writer"
+                await checkpoint()
+                assert not self.readers, "a reader came in to a writer"
+            finally:
+                self.writers -= 1
+            if downgrade:
+                lock.downgrade()
+                self.readers += 1
+                try:
+                    await checkpoint()
+                    assert not self.writers, "a writer came in to a reader"
+                finally:
+                    self.readers -= 1
+
+
+async def meet(make: Callable[[], ReadWriteLock], *, who: str, downgrade: bool = False) -> str:
+    """Let a task in for each letter of *who*; at the end nobody may hold or wait."""
+    lock, room = make(), Room()
+    async with trio.open_nursery() as nursery:
+        for number, kind in enumerate(who):
+            if kind == "r":
+                nursery.start_soon(room.read, lock, name=f"reader {number}")
+            else:
+                write = partial(room.write, lock, downgrade=downgrade)
+                nursery.start_soon(write, name=f"writer {number}")
+    now = lock.statistics()
+    left = (now.readers, now.writer and now.writer.name, now.readers_waiting, now.writers_waiting)
+    assert left == (0, None, 0, 0), f"left behind: {left}"
+    assert not lock._wakeups
+    return room.order
+
+
+def explored(
+    make: Callable[[], ReadWriteLock] = ReadWriteLock,
+    *,
+    who: str = "rrw",
+    cancel: bool = False,
+    downgrade: bool = False,
+) -> Exploration:
+    """Explore `meet` to its end, or to its first failure."""
+    return explore(
+        partial(meet, make, who=who, downgrade=downgrade), cancel=cancel, schedules=200_000
+    )
+
+
+@pytest.mark.parametrize(
+    ("who", "downgrade", "cancel", "schedules"),
+    [
+        ("rrw", False, False, 210),
+        ("rrw", False, True, 2586),
+        ("rrw", True, False, 728),
+        ("rrw", True, True, 9544),
+        ("rww", False, False, 72),
+        ("rww", False, True, 792),
+    ],
+)
+def test_no_order_and_no_cancellation_breaks_the_lock(
+    who: str, downgrade: bool, cancel: bool, schedules: int
+) -> None:
+    """Broken if any order lets two in that exclude each other, loses a wake-up or leaks a hold."""
+    exploration = explored(who=who, downgrade=downgrade, cancel=cancel)
+    print(exploration.headline())  # noqa: T201 - the counts are part of the claim
+
+    assert exploration.failures == ()
+    assert exploration.exhausted
+    assert exploration.schedules == schedules
+    assert bool(exploration.cancellations) == cancel
+    orders = {order.strip("'") for order in exploration.outcomes}
+    if cancel:
+        # The one cancellation may come before its task is in, and then leaves out one of a kind.
+        assert {"rr", "rw"} & orders
+        assert all(len(order) >= len(who) - 1 for order in orders)
+    else:
+        assert {order[0] for order in orders} == {"r", "w"}
+        assert {"".join(sorted(order)) for order in orders} == {who}
+
+
+async def meet_behind_a_cancelled_writer(make: Callable[[], ReadWriteLock]) -> None:
+    """Hold a long read that ends only when another reader has come in past a writer that gives up."""
+    lock, company, writer = make(), trio.Event(), trio.CancelScope()
+
+    async def write() -> None:
+        with writer:
+            async with lock.write():
+                pass
+
+    async def read() -> None:
+        async with lock.read():
+            company.set()
+
+    async def give_up() -> None:
+        writer.cancel()
+
+    async with trio.open_nursery() as nursery, lock.read():
+        nursery.start_soon(write)
+        nursery.start_soon(read)
+        nursery.start_soon(give_up)
+        await company.wait()
+
+
+def test_a_cancelled_writer_holds_no_reader_up() -> None:
+    """Broken if there is an order in which readers sleep on after the writer before them left."""
+    exploration = explore(partial(meet_behind_a_cancelled_writer, ReadWriteLock))
+    print(exploration.headline())  # noqa: T201 - the counts are part of the claim
+
+    assert exploration.failures == ()
+    assert exploration.exhausted
+    assert exploration.schedules == 51
+
+
+# --------------------------------------------------------------------------- broken locks
+
+
+class HandsNothingOver(Phases[anyio.TaskInfo]):
+    """Tell whom to wake, but leave the lock free until they run."""
+
+    def _admit_readers(self) -> tuple[anyio.TaskInfo, ...]:
+        admitted = tuple(self.waiting_readers)
+        self.waiting_readers.clear()
+        return admitted
+
+    def _admit_writer(self) -> tuple[anyio.TaskInfo, ...]:
+        admitted = tuple(self.waiting_writers)[:1]
+        for writer in admitted:
+            del self.waiting_writers[writer]
+        return admitted
+
+
+class WakesWithoutHandOver(ReadWriteLock):
+    """A woken task takes the lock when it runs, which others can do before it.
+
+    aiorwlock had two writers so (its issues 235 and 236), and anyio's capacity limiter lent more
+    tokens than it had (1170).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._phases = HandsNothingOver()
+
+    async def _acquire(self, ask: Callable[[anyio.TaskInfo], bool]) -> None:
+        await checkpoint_if_cancelled()
+        task = anyio.get_current_task()
+        if ask(task):
+            await cancel_shielded_checkpoint()
+            return
+        self._wakeups[task] = woken = anyio.Event()
+        await woken.wait()
+        if ask == self._phases.ask_read:
+            self._phases.readers.add(task)
+        else:
+            self._phases.writer = task
+
+
+class PausesAfterWakeup(ReadWriteLock):
+    """Stop once more between the wake-up and the return, where a cancellation can meet a holder.
+
+    asyncio always has that moment; on trio it takes a checkpoint. Not broken: the control of the
+    next one.
+    """
+
+    async def _acquire(self, ask: Callable[[anyio.TaskInfo], bool]) -> None:
+        await checkpoint_if_cancelled()
+        task = anyio.get_current_task()
+        if ask(task):
+            await cancel_shielded_checkpoint()
+            return
+        self._wakeups[task] = woken = anyio.Event()
+        try:
+            await woken.wait()
+            await checkpoint()
+        except BaseException:
+            self._wakeups.pop(task, None)
+            self._leave(task)
+            raise
+
+    def _leave(self, task: anyio.TaskInfo) -> None:
+        self._wake(self._phases.give_up(task))
+
+
+class DropsTheBaton(PausesAfterWakeup):
+    """A cancelled task leaves the queue, and forgets that it may have been let in already."""
+
+    def _leave(self, task: anyio.TaskInfo) -> None:
+        self._phases.waiting_readers.pop(task, None)
+        self._phases.waiting_writers.pop(task, None)
+
+
+class NoWakeupOnGivingUp(Phases[anyio.TaskInfo]):
+    """A writer that gives up wakes nobody as long as anybody holds the lock: aiorwlock 1.5.1."""
+
+    def give_up(self, owner: anyio.TaskInfo) -> tuple[anyio.TaskInfo, ...]:
+        """Leave the queue, and no more."""
+        if owner in self.waiting_writers:
+            del self.waiting_writers[owner]
+            return ()
+        return super().give_up(owner)
+
+    def release_read(self, owner: anyio.TaskInfo) -> tuple[anyio.TaskInfo, ...]:
+        """Let anybody in once the last reader has left, so that nobody sleeps for ever."""
+        admitted = super().release_read(owner)
+        return admitted or (() if self.readers else self._admit_readers())
+
+
+class LeavesReadersAsleep(ReadWriteLock):
+    """The lock of those phases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._phases = NoWakeupOnGivingUp()
+
+
+def test_waking_without_handing_over_is_found() -> None:
+    """Broken if the explorer can't tell our lock from one that lets a third task in between."""
+    program = partial(meet, WakesWithoutHandOver, who="rww")
+    exploration = explore(program, stop_on_failure=False)
+
+    assert any("came in to a" in failure.summary for failure in exploration.failures)
+
+
+def test_dropping_the_baton_is_found() -> None:
+    """Broken if a cancellation between wake-up and return isn't tried, or its leak isn't seen."""
+    assert explored(DropsTheBaton).failures == ()
+    (failure,) = explored(DropsTheBaton, cancel=True).failures
+
+    assert failure.kind in {"deadlock", "error"}
+    assert failure.kind == "deadlock" or "left behind" in failure.summary
+
+
+def test_passing_the_baton_on_is_enough() -> None:
+    """Broken if the lock is right only on backends that never cancel between wake-up and return."""
+    exploration = explored(PausesAfterWakeup, cancel=True)
+
+    assert exploration.failures == ()
+    assert exploration.exhausted
+
+
+def test_readers_left_asleep_are_found() -> None:
+    """Broken if the explorer can't tell our lock from one that forgets readers behind a writer."""
+    assert explored(LeavesReadersAsleep).failures == ()
+    exploration = explore(partial(meet_behind_a_cancelled_writer, LeavesReadersAsleep))
+    (failure,) = exploration.failures
+
+    assert failure.kind == "deadlock"
+    assert "read" in failure.summary
