@@ -1,0 +1,748 @@
+"""AddressSpace: Linux's address space without its lock.
+
+How it differs from the kernel's
+================================
+
+`mmap`, `munmap` and `mprotect` plan and publish in one sync step: the new layout is visible at
+once, and no lock is needed for it. What can't be done at once is the page table, because faults
+that began earlier hold the VMAs that were taken away and may still install pages under them. So
+the second half of a call, its *cleanup* (zap, or take rights away), runs when the edit settles:
+nobody holds what it took away, and every earlier edit that overlaps it has settled (rule S, see
+`aspf.ranges.RangeMap`). The call returns after that. A cancelled call has been published all the
+same, and settles by itself.
+
+Between publishing and settling the old entries are still there, and an access that hits one needs
+no fault: it reads the old page. That is an access before the call returned, like one through a
+processor's TLB that has not been flushed. What must not happen is that a *fault* in that time puts
+anything into the table that the cleanup then takes for old:
+
+* A **vacated** range, one that was unmapped, can't be found and can't be reused until its edit
+  has settled. It counts as occupied for gaps and hints. An `mmap` at a fixed address over it waits
+  for it, then plans again. A fault on it is a `SegmentationFault`: it comes after the `munmap`.
+* A **reserved** range, one that MAP_FIXED has mapped anew, is mapped before and after, so nobody
+  may be told that nothing is there. Its new VMA is published at once, and faults on it wait until
+  the old entries are gone (rule T: it has a successor).
+
+With both, "not found" means "not mapped": a lookup can't meet a layout that is half changed, and
+MAPERR is raised only for a hole.
+
+Who may change what
+===================
+
+The layout: only `_publish`. The page table: `handle_mm_fault` under a VMA that is held, cleanups,
+`madvise`, and `unmap_mapping_range` when a file is cut shorter. `Anon.identity`: only
+`prepare_anon`. Each of these is sync.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, final, get_args
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from aspf._errors import BusError, SegmentationFault
+from aspf._rwlock import ReadWriteLock
+from aspf.ranges import Edit, RangeMap
+
+from ._constants import (
+    MAP_ANONYMOUS,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PROT_READ,
+    PROT_WRITE,
+    TASK_SIZE,
+)
+from ._fault import handle_mm_fault
+from ._file import MappedFile, ZeroPager
+from ._flight import SingleFlight
+from ._page_table import PageTable
+from ._plan import (
+    Layout,
+    MmapCall,
+    Plan,
+    page_align,
+    plan_madvise,
+    plan_mmap,
+    plan_mprotect,
+    plan_munmap,
+)
+from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from aspf.ranges import Drain, Region
+
+    from ._file import Pager
+    from ._page import Page
+    from ._vma import VMA
+
+__all__ = ("AddressSpace", "AddressSpaceStatistics", "Locking")
+
+R = TypeVar("R")
+
+Locking: TypeAlias = Literal["speculative", "mmap_lock", "mmap_lock_retry"]
+"""How faults and layout changes keep out of each other's way; see `AddressSpace`."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AddressSpaceStatistics:
+    """What an address space has done so far.
+
+    Attributes:
+        minor_faults: Faults that needed no I/O.
+        major_faults: Faults that waited for a pager.
+        speculative_hits: Lookups that found a VMA and held it.
+        speculative_misses: Lookups that found none.
+        edits: Changes of the layout.
+        drains: Changes that could not settle at once, because somebody held what they took away.
+        waits: How often a call or a fault waited for a change to settle.
+        retries: Faults that looked their VMA up again after I/O (``mmap_lock_retry``).
+        vmas: VMAs that there are.
+        pages: Pages in the page table.
+    """
+
+    minor_faults: int
+    major_faults: int
+    speculative_hits: int
+    speculative_misses: int
+    edits: int
+    drains: int
+    waits: int
+    retries: int
+    vmas: int
+    pages: int
+
+
+class _Unsettled:
+    """A vacated or reserved range."""
+
+    __slots__ = ("drain", "end", "start")
+
+    # Invariant: set in the step that makes it.
+    drain: Drain[VMA]
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+
+
+def _covering(ranges: list[_Unsettled], start: int, end: int) -> _Unsettled | None:
+    return next((r for r in ranges if r.start < end and start < r.end), None)
+
+
+@final
+class AddressSpace:
+    """A process's memory: VMAs, a page table, and page faults that tasks take.
+
+    Use it as ``async with AddressSpace() as space:``. It belongs to one event loop.
+
+    Args:
+        locking: ``"speculative"``: a fault holds its VMA and nothing else. For comparison,
+            ``"mmap_lock"``: one read-write lock, held through the whole fault, I/O included;
+            ``"mmap_lock_retry"``: it is dropped for I/O, and the VMA looked up again.
+        pager: Where anonymous pages come from; None for zeros without I/O. It is asked for the
+            number of the page in the address space.
+        task_size: End of the address space, in bytes.
+        min_address: Lowest address that may be mapped.
+        max_map_count: How many VMAs there may be.
+
+    Raises:
+        ValueError: For an unknown *locking*, or a *task_size* that is not whole pages.
+
+    >>> import anyio
+    >>> from aspf.mm import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
+    >>> async def main():
+    ...     async with AddressSpace() as space:
+    ...         address = await space.mmap(
+    ...             0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
+    ...         )
+    ...         await space.write(address + 4090, b"over the edge")
+    ...         return await space.read(address + 4095, 8), space.statistics().minor_faults
+    >>> anyio.run(main)
+    (b'the edge', 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        locking: Locking = "speculative",
+        pager: Pager | None = None,
+        task_size: int = TASK_SIZE,
+        min_address: int = 1 << 16,
+        max_map_count: int = 65530,
+    ) -> None:
+        if locking not in get_args(Locking):
+            msg = f"locking={locking!r} is unknown; use one of {', '.join(get_args(Locking))}"
+            raise ValueError(msg)
+        if task_size <= 0 or task_size % PAGE_SIZE:
+            msg = f"task_size={task_size:#x} is not whole pages; use a multiple of {PAGE_SIZE}"
+            raise ValueError(msg)
+        self.locking = locking
+        self.pager = pager
+        self.page_table = PageTable()
+        self._layout = partial(
+            Layout, task_size=task_size, min_address=min_address, max_map_count=max_map_count
+        )
+        self._map: RangeMap[VMA] = RangeMap()
+        # Invariant: unmapped by an edit that has not settled. Nothing is mapped there.
+        self._vacated: list[_Unsettled] = []
+        # Invariant: mapped anew by an edit that has not settled. No fault installs a page there.
+        self._reserved: list[_Unsettled] = []
+        self._lock = None if locking == "speculative" else ReadWriteLock()
+        self._anonymous: SingleFlight[bytes] = SingleFlight()
+        self._closed = False
+        self._minor = self._major = self._hits = self._misses = 0
+        self._edits = self._drains = self._waits = self._retries = 0
+
+    @classmethod
+    def from_maps(
+        cls,
+        maps: str | Iterable[str],
+        *,
+        files: Mapping[str, MappedFile] | None = None,
+        locking: Locking = "speculative",
+        pager: Pager | None = None,
+        task_size: int = TASK_SIZE,
+    ) -> Self:
+        """Build the layout of a live process from its ``/proc/<pid>/maps``.
+
+        Only the layout is known, not the bytes: files that *files* does not have read as zeros,
+        however long they are, and so does anonymous memory, if *pager* does not say otherwise.
+        What lies above *task_size* (``[vsyscall]``) is left out.
+
+        Args:
+            maps: The text, or its lines.
+            files: Files to map for paths that occur in it.
+            locking: As for the class.
+            pager: As for the class.
+            task_size: As for the class.
+
+        Raises:
+            ValueError: If a line is not of that form, or two of them overlap.
+        """
+        space = cls(locking=locking, pager=pager, task_size=task_size)
+        lines = [line for line in parse_maps(maps) if line.end <= task_size]
+        known = files_of(lines)
+        for identity, file in known.items():
+            known[identity] = (files or {}).get(file.name, file)
+            known[identity].mapped_by(space)
+        regions = tuple(region_of(line, known) for line in lines)
+        index = space._map.index
+        space._publish(Plan(Edit((), regions, index.version)), space._reserved)
+        return space
+
+    # Looking up ------------------------------------------------------------------------------
+
+    def find_vma(self, address: int) -> Region[VMA] | None:
+        """Return the first VMA that ends above *address*, as Linux's ``find_vma`` does.
+
+        It need not contain the address. It is not held: don't use it after the next await.
+
+        Complexity: O(log VMAs).
+        """
+        return self._map.index.find_next(address)
+
+    def vma_lookup(self, address: int) -> Region[VMA] | None:
+        """Return the VMA that contains *address*; not held, see `find_vma`."""
+        return self._map.index.find(address)
+
+    def find_vma_speculative_nowait(self, address: int) -> Region[VMA] | None:
+        """Return the VMA that contains *address* and hold it, or None if nothing is mapped.
+
+        Until `vma_put_nowait` no page of it is taken away for good: whoever unmaps it waits.
+        """
+        region = self._map.index.find(address)
+        if region is None:
+            self._misses += 1
+            return None
+        region.guard.n += 1
+        self._hits += 1
+        return region
+
+    def vma_put_nowait(self, vma: Region[VMA]) -> None:
+        """Let go of a VMA that `find_vma_speculative` has returned; wakes who waits for that.
+
+        Raises:
+            RuntimeError: If nobody holds it.
+        """
+        vma.guard.release()
+
+    async def find_vma_speculative(self, address: int) -> Region[VMA] | None:
+        """Return the VMA that contains *address* and hold it; a checkpoint comes first.
+
+        A cancelled call holds nothing.
+        """
+        await checkpoint()
+        return self.find_vma_speculative_nowait(address)
+
+    async def vma_put(self, vma: Region[VMA]) -> None:
+        """Let go of a VMA; a checkpoint comes afterwards, so a cancelled call has let go.
+
+        Raises:
+            RuntimeError: If nobody holds it.
+        """
+        self.vma_put_nowait(vma)
+        await checkpoint()
+
+    async def invalidate(self, start: int, end: int) -> None:
+        """Wait until nobody holds what changes so far have taken away from ``[start, end)``.
+
+        Always a checkpoint. A cancelled call has changed nothing; settling goes on without it.
+        """
+        drains = self._map.unsettled(start, end)
+        for drain in drains:
+            await self._wait_for(drain)
+        if not drains:
+            await checkpoint()
+
+    async def _wait_for(self, drain: Drain[VMA]) -> None:
+        self._waits += not drain.done
+        await drain.wait()
+
+    # Changing the layout ---------------------------------------------------------------------
+
+    async def mmap(  # noqa: PLR0917 - Linux's own signature
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        flags: int,
+        file: MappedFile | None = None,
+        offset: int = 0,
+    ) -> int:
+        """Map a file or anonymous memory, and return where.
+
+        Always a checkpoint. If it is cancelled before the mapping is made, nothing has changed.
+        With MAP_FIXED over another mapping it waits, after the mapping is made, until the other
+        one's pages are gone; if it is cancelled then, the new mapping stands and faults on it
+        wait in its place.
+
+        MAP_LOCKED sets the flag, and pages come when they are touched, as with ``mlock2`` and
+        MLOCK_ONFAULT. A MAP_GROWSDOWN mapping has its guard gap and does not grow yet.
+
+        Args:
+            address: A hint, or the place itself with MAP_FIXED and MAP_FIXED_NOREPLACE.
+            length: In bytes; rounded up to pages.
+            prot: PROT_* bits.
+            flags: MAP_* bits.
+            file: What to map; ignored with MAP_ANONYMOUS.
+            offset: Where in the file, in bytes.
+
+        Raises:
+            OSError: EINVAL for an unaligned address or offset, no length, neither MAP_SHARED nor
+                MAP_PRIVATE; EBADF for no file; EACCES for a file that is not open for that;
+                EEXIST where MAP_FIXED_NOREPLACE finds something; ENOMEM for no room or too many
+                VMAs; EPERM below *min_address*; EOVERFLOW beyond the largest file; EOPNOTSUPP
+                for unknown flags.
+            ClosedResourceError: After `aclose`.
+        """
+        if flags & MAP_ANONYMOUS:
+            is_private = flags & MAP_SHARED_VALIDATE != MAP_SHARED
+            file = None if is_private else _shared_memory(page_align(length))
+        await checkpoint()
+        attempt = partial(self._try_mmap, MmapCall(address, length, prot, flags, file, offset))
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, int):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        replaced = _covering(self._reserved, outcome, outcome + length)
+        if replaced is not None:
+            await self._wait_for(replaced.drain)
+        return outcome
+
+    def _try_mmap(self, call: MmapCall) -> int | Drain[VMA]:
+        """Map, or return what has to settle before it can be tried again."""
+        layout = self._current_layout()
+        try:
+            plan = plan_mmap(layout, call)
+        except OSError as error:
+            if error.errno == errno.ENOMEM and self._vacated:
+                return self._vacated[0].drain
+            raise
+        vacated = _covering(self._vacated, plan.address, plan.address + call.size)
+        if vacated is not None:
+            return vacated.drain
+        if call.file is not None:
+            call.file.mapped_by(self)
+        self._publish(plan, self._reserved)
+        return plan.address
+
+    async def munmap(self, address: int, length: int) -> None:
+        """Unmap a range; holes in it are no error.
+
+        Nothing is found there from the first step on. Returns when nobody holds what was there
+        and its pages are gone, and what was written to shared files is stored. Always a
+        checkpoint. If it is cancelled while it waits, the unmapping stands and settles by
+        itself; changed pages stay with their file until its `MappedFile.flush`.
+
+        Raises:
+            OSError: EINVAL for an unaligned address, no length, or a range outside the address
+                space; ENOMEM if it would make too many VMAs; what a file's pager raises.
+            ClosedResourceError: After `aclose`.
+        """
+        plan = await self._change(partial(plan_munmap, address=address, length=length))
+        await self.invalidate(address, address + page_align(length))
+        if plan.edit is not None:
+            await _flush(plan.edit.old)
+
+    async def mprotect(self, address: int, length: int, prot: int) -> None:
+        """Set the protection of a range.
+
+        The new protection is visible from the first step on. Returns when no fault under the old
+        one can come any more and the page table allows no more than the new one. Always a
+        checkpoint. If it is cancelled while it waits, the new protection stands.
+
+        Raises:
+            OSError: EINVAL for an unaligned address or an unknown protection; ENOMEM for a hole,
+                EACCES for writing to a shared file that is not open for it: everything below it
+                has been changed. ENOMEM if it would make too many VMAs; then nothing has.
+            ClosedResourceError: After `aclose`.
+        """
+        plan = await self._change(partial(plan_mprotect, address=address, length=length, prot=prot))
+        await self.invalidate(address, address + page_align(length))
+        if plan.error is not None:
+            raise plan.error
+
+    async def madvise(self, address: int, length: int, advice: int) -> None:
+        """Drop the pages of a range: MADV_DONTNEED, the only advice so far.
+
+        Anonymous memory reads as zeros then, private copies of a file's pages are gone, shared
+        pages stay with their file. A checkpoint comes first: a cancelled call has done nothing.
+
+        Raises:
+            OSError: EINVAL for an unaligned address, a locked mapping, or other advice; ENOMEM
+                for holes: what is mapped has been dropped.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        if self._lock is None:
+            self._drop(address, length, advice)
+        else:
+            async with self._lock.read():
+                self._drop(address, length, advice)
+
+    def _drop(self, address: int, length: int, advice: int) -> None:
+        plan = plan_madvise(self._current_layout(), address, length, advice)
+        for start, end in plan.zap:
+            self.page_table.zap(start, end)
+        if plan.error is not None:
+            raise plan.error
+
+    def _current_layout(self) -> Layout:
+        if self._closed:
+            raise _closed_error()
+        vacated = tuple((r.start, r.end) for r in self._vacated)
+        return self._layout(self._map.index, vacated)
+
+    async def _step(self, step: Callable[[], R]) -> R:
+        """Run a sync step, under the lock if there is one."""
+        if self._lock is None:
+            return step()
+        async with self._lock.write():
+            return step()
+
+    async def _change(self, plan: Callable[[Layout], Plan]) -> Plan:
+        def step() -> Plan:
+            planned = plan(self._current_layout())
+            self._publish(planned, self._vacated)
+            return planned
+
+        return await self._step(step)
+
+    def _publish(self, plan: Plan, waiting: list[_Unsettled]) -> None:
+        """Make a plan visible, and finish it when it settles.
+
+        Args:
+            plan: What to do.
+            waiting: Where its zapped ranges stand until then.
+        """
+        if plan.edit is None:
+            return
+        ranges = [_Unsettled(start, end) for start, end in plan.zap]
+        waiting.extend(ranges)
+
+        def settle() -> None:
+            for range_ in ranges:
+                self.page_table.zap(range_.start, range_.end)
+                waiting.remove(range_)
+            for start, end in plan.restrict:
+                self.page_table.restrict(start, end, plan.rights)
+
+        drain = self._map.publish(plan.edit, cleanup=settle)
+        for range_ in ranges:
+            range_.drain = drain
+        self._edits += 1
+        self._drains += not drain.done
+
+    # Faulting --------------------------------------------------------------------------------
+
+    async def fault(self, address: int, access: int = PROT_READ) -> None:
+        """Handle a page fault: have the page in the page table, with the right to *access* it.
+
+        Always a checkpoint. A cancelled fault holds nothing; a page that it was reading is read
+        by the next task that waits for it. The page may be gone again when the caller looks;
+        `read` and `write` then fault again, as a processor would.
+
+        Args:
+            address: The byte that is touched.
+            access: PROT_READ, PROT_WRITE or PROT_EXEC.
+
+        Raises:
+            SegmentationFault: MAPERR if nothing is mapped there, ACCERR if the mapping forbids
+                the access.
+            BusError: Beyond the end of the file, or if the page can't be read.
+            ClosedResourceError: After `aclose`.
+        """
+        if self._lock is None:
+            await self._fault_speculative(address, access)
+        elif self.locking == "mmap_lock":
+            await self._fault_locked(self._lock, address, access)
+        else:
+            await self._fault_retrying(self._lock, address, access)
+
+    async def _fault_speculative(self, address: int, access: int) -> None:
+        await checkpoint()
+        if self._reserved:
+            await self._successor(address)
+        region = self.find_vma_speculative_nowait(address)
+        if region is None:
+            raise self._unmapped(address, access)
+        try:
+            await self._handle(region, address, access)
+        finally:
+            region.guard.release()
+
+    async def _fault_locked(self, lock: ReadWriteLock, address: int, access: int) -> None:
+        async with lock.read():
+            await self._handle(await self._locked_lookup(address, access), address, access)
+
+    async def _fault_retrying(self, lock: ReadWriteLock, address: int, access: int) -> None:
+        vma, fetched, is_major = None, None, False
+        while True:
+            async with lock.read():
+                region = await self._locked_lookup(address, access)
+                # What was read without the lock belongs to the VMA of then, if it is still there.
+                if region.payload is not vma:
+                    vma, fetched = region.payload, None
+                fetch = handle_mm_fault(self, region, address, access, fetched)
+            if fetch is None:
+                self._count(is_major=is_major)
+                return
+            is_major = True
+            fetched = await _fetched(fetch, address, access)
+            self._retries += 1
+
+    async def _locked_lookup(self, address: int, access: int) -> Region[VMA]:
+        if self._reserved:
+            await self._successor(address)
+        region = self.vma_lookup(address)
+        if region is None:
+            raise self._unmapped(address, access)
+        return region
+
+    async def _handle(self, region: Region[VMA], address: int, access: int) -> None:
+        """Handle a fault on a VMA that stays; not a checkpoint if no I/O is needed."""
+        fetch = handle_mm_fault(self, region, address, access)
+        self._count(is_major=fetch is not None)
+        while fetch is not None:
+            fetched = await _fetched(fetch, address, access)
+            fetch = handle_mm_fault(self, region, address, access, fetched)
+
+    def _count(self, *, is_major: bool) -> None:
+        if is_major:
+            self._major += 1
+        else:
+            self._minor += 1
+
+    async def _successor(self, address: int) -> None:
+        """Wait while the address is reserved; not a checkpoint if it is not."""
+        while (range_ := _covering(self._reserved, address, address + 1)) is not None:
+            await self._wait_for(range_.drain)
+
+    def _unmapped(self, address: int, access: int) -> Exception:
+        if self._closed:
+            return _closed_error()
+        return SegmentationFault(address, access, "MAPERR")
+
+    async def fetch_anonymous(self, vma: VMA, address: int) -> bytes:
+        """Ask the pager for an anonymous page, once for all tasks that fault on it."""
+        assert self.pager is not None
+        index = vma.page_index(address)
+        return await self._anonymous.get((vma.anon, index), partial(self.pager.fetch, index))
+
+    def prepare_anon(self, region: Region[VMA], address: int) -> None:
+        """Give the VMA its anonymous identity, at its first private write.
+
+        That is the VMA which is published at the address: an edit may have cut the held one.
+        Under a neighbour that differs in nothing but protection it becomes the neighbour's
+        identity, so that the two can merge later; the upper neighbour is asked first.
+        """
+        if not region.is_current:
+            if _covering(self._reserved, address, address + 1) is not None:
+                return
+            current = self.vma_lookup(address)
+            if current is None:
+                return
+            region = current
+        vma = region.payload
+        if vma.anon.identity is not None:
+            return
+        for neighbour in (self.vma_lookup(region.end), self.vma_lookup(region.start - 1)):
+            if neighbour is not None and vma.may_share_anon(neighbour.payload):
+                vma.anon.identity = neighbour.payload.anon.identity
+                return
+        vma.anon.identity = object()
+
+    def unmap_mapping_range(self, file: MappedFile, first: int) -> None:
+        """Drop the entries for pages *first* and above of a file, private copies too."""
+        for region in self._map.index:
+            vma = region.payload
+            if vma.file is file:
+                start = max(region.start, vma.origin + (first << PAGE_SHIFT))
+                self.page_table.zap(start, max(start, region.end))
+
+    # Accessing memory ------------------------------------------------------------------------
+
+    async def read(self, address: int, n: int) -> bytes:
+        """Read *n* bytes, faulting pages in as a processor would.
+
+        A checkpoint comes first. Bytes of one page are read in one step, those of several pages
+        are not.
+
+        Raises:
+            SegmentationFault: See `fault`.
+            BusError: See `fault`.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        data = bytearray()
+        for start, end in _by_page(address, n):
+            page = await self._page(start, PROT_READ)
+            data += page.data[start % PAGE_SIZE :][: end - start]
+        return bytes(data)
+
+    async def write(self, address: int, data: bytes) -> None:
+        """Write bytes, faulting pages in as a processor would.
+
+        A checkpoint comes first. Bytes of one page are written in one step. A call that is
+        cancelled or fails has written a part of the pages, from the first on.
+
+        Raises:
+            SegmentationFault: See `fault`.
+            BusError: See `fault`.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        for start, end in _by_page(address, len(data)):
+            page = await self._page(start, PROT_WRITE)
+            within = start % PAGE_SIZE
+            page.data[within : within + end - start] = data[start - address : end - address]
+            page.is_dirty = True
+
+    async def _page(self, address: int, access: int) -> Page:
+        """Return a page that may be accessed, until the next await."""
+        while (entry := self.page_table.get(address)) is None or not entry.rights & access:
+            await self.fault(address, access)
+        return entry.page
+
+    # Showing and closing ---------------------------------------------------------------------
+
+    def maps(self) -> str:
+        """Return the layout as ``/proc/<pid>/maps`` would show it."""
+        return format_maps(map(line_of, self._map.index))
+
+    def statistics(self) -> AddressSpaceStatistics:
+        """Return what has happened so far."""
+        return AddressSpaceStatistics(
+            minor_faults=self._minor,
+            major_faults=self._major,
+            speculative_hits=self._hits,
+            speculative_misses=self._misses,
+            edits=self._edits,
+            drains=self._drains,
+            waits=self._waits,
+            retries=self._retries,
+            vmas=len(self._map.index),
+            pages=len(self.page_table),
+        )
+
+    async def aclose(self) -> None:
+        """Unmap everything, wait until nobody holds any of it, and store changed pages.
+
+        Always a checkpoint; closing twice is no error. If it is cancelled the space stays closed
+        and settles by itself; changed pages stay with their files until `MappedFile.flush`.
+
+        Raises:
+            OSError: What a file's pager raises.
+        """
+        everything = tuple(self._map.index)
+        if everything:
+            spans = tuple((r.start, r.end) for r in everything)
+            edit = Edit(everything, (), self._map.index.version)
+            self._publish(Plan(edit, zap=spans), self._vacated)
+        self._closed = True
+        await self._map.aclose()
+        await _flush(everything)
+
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<AddressSpace at {id(self):#x}, closed>"
+        return (
+            f"<AddressSpace at {id(self):#x}, {self.locking}: {len(self._map.index)} VMAs, "
+            f"{len(self.page_table)} pages, {len(self._vacated) + len(self._reserved)} unsettled>"
+        )
+
+
+def _shared_memory(size: int) -> MappedFile:
+    """Make the file behind a shared anonymous mapping; each has its own."""
+    return MappedFile(ZeroPager(), size=size, name="/dev/zero (deleted)", is_writable=True)
+
+
+async def _fetched(
+    fetch: Callable[[], Awaitable[bytes | None]], address: int, access: int
+) -> bytes | None:
+    try:
+        return await fetch()
+    except OSError as error:
+        raise BusError(address, access, "its page can't be read") from error
+
+
+async def _flush(regions: Iterable[Region[VMA]]) -> None:
+    """Store the changed pages of files that are mapped shared."""
+    shared = (r.payload.file for r in regions if not r.payload.is_private)
+    for file in dict.fromkeys(filter(None, shared)):
+        await file.flush()
+
+
+def _by_page(address: int, n: int) -> Iterator[tuple[int, int]]:
+    end = address + n
+    while address < end:
+        following = min(end, (address // PAGE_SIZE + 1) * PAGE_SIZE)
+        yield address, following
+        address = following
+
+
+def _closed_error() -> anyio.ClosedResourceError:
+    return anyio.ClosedResourceError("this AddressSpace was closed by aclose()")

@@ -1,0 +1,51 @@
+"""Linux's numbers, as ``<sys/mman.h>`` has them on x86-64."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = (
+    "MADV_DONTNEED",
+    "MAP_32BIT",
+    "MAP_ANONYMOUS",
+    "MAP_FIXED",
+    "MAP_FIXED_NOREPLACE",
+    "MAP_GROWSDOWN",
+    "MAP_LOCKED",
+    "MAP_NORESERVE",
+    "MAP_PRIVATE",
+    "MAP_SHARED",
+    "MAP_SHARED_VALIDATE",
+    "PAGE_SHIFT",
+    "PAGE_SIZE",
+    "PROT_EXEC",
+    "PROT_NONE",
+    "PROT_READ",
+    "PROT_WRITE",
+    "TASK_SIZE",
+)
+
+# Plain ints, not IntFlag: the fault tests them on every page, and `IntFlag.__and__` costs more
+# than the page table.
+
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 1 << PAGE_SHIFT
+TASK_SIZE: Final = (1 << 47) - PAGE_SIZE
+
+PROT_NONE: Final = 0x0
+PROT_READ: Final = 0x1
+PROT_WRITE: Final = 0x2
+PROT_EXEC: Final = 0x4
+
+MAP_SHARED: Final = 0x01
+MAP_PRIVATE: Final = 0x02
+MAP_SHARED_VALIDATE: Final = 0x03
+MAP_FIXED: Final = 0x10
+MAP_ANONYMOUS: Final = 0x20
+MAP_32BIT: Final = 0x40
+MAP_GROWSDOWN: Final = 0x100
+MAP_LOCKED: Final = 0x2000
+MAP_NORESERVE: Final = 0x4000
+MAP_FIXED_NOREPLACE: Final = 0x100000
+
+MADV_DONTNEED: Final = 4

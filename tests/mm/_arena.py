@@ -1,0 +1,179 @@
+"""An address space that is driven in the words of the kernel's recorded answers."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import anyio.lowlevel
+
+from aspf import mm
+from aspf.mm import AddressSpace, MappedFile
+from aspf.mm._plan import Plan
+from aspf.ranges import Edit, Region
+
+DATA = Path(__file__).parent / "data"
+BASE = 0x10_0000_0000
+SIZE = 1200
+PAGE = mm.PAGE_SIZE
+VM_DONTCOPY = 0x20000
+
+PROTS = {"r": mm.PROT_READ, "w": mm.PROT_WRITE, "x": mm.PROT_EXEC, "-": 0}
+FLAGS = {
+    "FIXED": mm.MAP_FIXED,
+    "NOREPLACE": mm.MAP_FIXED_NOREPLACE,
+    "PRIVATE": mm.MAP_PRIVATE,
+    "SHARED": mm.MAP_SHARED,
+    "ANON": mm.MAP_ANONYMOUS,
+    "NORESERVE": mm.MAP_NORESERVE,
+    "LOCKED": mm.MAP_LOCKED,
+    "GROWSDOWN": mm.MAP_GROWSDOWN,
+}
+LETTERS = {mm.VM_ACCOUNT: "ac", mm.VM_LOCKED: "lo", VM_DONTCOPY: "dc"}
+
+
+class Numbered:
+    """A pager whose page i is filled with byte i."""
+
+    async def fetch(self, index: int) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return bytes([index % 256]) * PAGE
+
+
+class Recording(Numbered):
+    """The same, and it counts who asked for what."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def fetch(self, index: int) -> bytes:
+        self.asked.append(index)
+        return await super().fetch(index)
+
+
+def numbered_file(name: str, *, writable: bool = True, pages: int = 64) -> MappedFile:
+    return MappedFile(Numbered(), size=pages * PAGE, name=name, is_writable=writable)
+
+
+def bits(letters: str) -> int:
+    return sum(PROTS[letter] for letter in letters)
+
+
+def at(page: float) -> int:
+    return BASE + int(page * PAGE)
+
+
+def supports(op: list) -> bool:
+    return op[0] in ("mmap", "munmap", "mprotect", "r", "w", "ftruncate") or (
+        op[0] == "madvise" and op[3] == "DONTNEED"
+    )
+
+
+class Arena:
+    """Runs recorded calls and answers as the recording does."""
+
+    def __init__(self, space: AddressSpace) -> None:
+        self.space = space
+        self.files = {"f": numbered_file("f"), "g": numbered_file("g")}
+
+    @classmethod
+    def of(cls, vmas: list) -> Arena:
+        """Rebuild a layout that was never written to from its recorded list."""
+        arena = cls(AddressSpace())
+        regions = []
+        for start, end, perm, kind, pgoff, flags in vmas:
+            names = flags.split()
+            vm_flags = sum(bit for bit, name in LETTERS.items() if name in names)
+            vm_flags |= bits(perm[:3].replace("-", "")) | (
+                mm.VM_MAYREAD | mm.VM_MAYWRITE | mm.VM_MAYEXEC
+            )
+            vm_flags |= mm.VM_SHARED | mm.VM_MAYSHARE if perm[3] == "s" else 0
+            file = arena.files[kind[-1]] if kind.startswith("file") else None
+            origin = 0 if file is None else at(start) - pgoff * PAGE
+            regions.append(Region(at(start), at(end), mm.VMA(vm_flags, origin, file)))
+        edit = Edit((), tuple(regions), arena.space._map.index.version)
+        arena.space._publish(Plan(edit), [])
+        return arena
+
+    async def run(self, op: list) -> object:
+        try:
+            return await getattr(self, "_" + op[0])(*op[1:])
+        except mm.SegmentationFault as error:
+            return f"SIGSEGV/{error.code}"
+        except mm.BusError:
+            return "SIGBUS/ADRERR"
+        except OSError as error:
+            return errno.errorcode[error.errno]
+
+    async def _mmap(self, page, pages, prot, flags, file=None, offset=0):
+        address = await self.space.mmap(
+            at(page),
+            int(pages * PAGE),
+            bits(prot),
+            sum(FLAGS[name] for name in flags.split("|")),
+            self.files.get(file),
+            int(offset * PAGE),
+        )
+        inside = BASE <= address < BASE + SIZE * PAGE
+        return (address - BASE) // PAGE if inside else "OUTSIDE"
+
+    async def _munmap(self, page, pages):
+        await self.space.munmap(at(page), int(pages * PAGE))
+        return 0
+
+    async def _mprotect(self, page, pages, prot):
+        await self.space.mprotect(at(page), int(pages * PAGE), bits(prot))
+        return 0
+
+    async def _madvise(self, page, pages, advice):
+        assert advice == "DONTNEED"
+        await self.space.madvise(at(page), int(pages * PAGE), mm.MADV_DONTNEED)
+        return 0
+
+    async def _ftruncate(self, file, pages):
+        await self.files[file].truncate(pages * PAGE)
+        return 0
+
+    async def _r(self, page):
+        return ["ok", (await self.space.read(at(page), 1))[0]]
+
+    async def _w(self, page, value=1):
+        await self.space.write(at(page), bytes([value]))
+        return "ok"
+
+    def vmas(self) -> list:
+        shown = []
+        for region in self.space._map.index:
+            if not BASE <= region.start < BASE + SIZE * PAGE:
+                continue
+            vma = region.payload
+            start, end = (region.start - BASE) // PAGE, (region.end - BASE) // PAGE
+            perm = mm._vma.permissions(vma.flags)
+            kind, pgoff = "anon", None
+            if vma.file is not None:
+                kind = f"file:{vma.file.name}" if vma.file in self.files.values() else "shm"
+                pgoff = vma.page_index(region.start)
+            flags = {name for bit, name in LETTERS.items() if vma.flags & bit}
+            shown.append([start, end, perm, kind, pgoff, flags])
+        return shown
+
+
+def told(vmas: list, recorded: list) -> list:
+    """Cut what we have down to what the recording tells."""
+    if not recorded or len(recorded[0]) == 6:
+        return vmas
+    return [
+        [s, e, p, k.partition(":")[0], *([] if o is None else [o])] for s, e, p, k, o, _ in vmas
+    ]
+
+
+def normal(recorded: list) -> list:
+    return [[*v[:5], set(v[5].split())] if len(v) == 6 else v for v in recorded]
+
+
+def load(name: str) -> list:
+    text = (DATA / name).read_text(encoding="ascii")
+    if name.endswith(".json"):
+        return json.loads(text)
+    return [json.loads(line) for line in text.splitlines()]
