@@ -1,0 +1,224 @@
+"""Which earlier choice might have gone otherwise: the races of the schedule that is running.
+
+Sleep sets keep a search from taking what it has taken. They don't tell it that a branch is
+hopeless: a run may go on for long before everything in it turns out to be asleep. Dynamic
+partial-order reduction looks at it from the other side, here with the *source sets* of Abdulla,
+Aronis, Jonsson and Sagonas ("Optimal Dynamic Partial Order Reduction", POPL 2014). A node begins
+with one branch. Another is opened only when a later step of another task is seen to conflict with
+the step that was taken there, with no chain of conflicts that orders the two anyway: they *race*,
+and what if the later one had come first? To get there from the node, first comes what happened in
+between without depending on the earlier step. Any task that could begin that will do; if no
+branch of such a task is open, one is opened.
+
+Three things go beyond the paper, whose tasks never block each other:
+
+- A task that waits for a cell's value (a lock, say) is raced with every earlier step that it
+  conflicts with, and not only with the last, which is often the one that let it go on: had it
+  been there before the lock was first taken? What waits at a deadlock has never run, and is raced
+  as if it had. No branch is opened where the task was waiting already and could not go: whoever
+  else changes that cell first conflicts with the step himself.
+- A step that cancels other tasks (an exception that leaves a task does) has effects on steps far
+  back: all branches are opened everywhere on the path.
+- So they are when a run is cut short, since then the races of its rest are unseen, and where a
+  cancellation may yet come.
+
+"Ordered" is kept in vector clocks: for each step, the last step of each task that happened before
+it or is it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from aspf.race._engine import TIME, Footprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aspf.race._engine import Schedule
+
+__all__ = ("Causality", "Step", "open_all")
+
+Clock = dict[int, int]
+
+
+@final
+class Step:
+    """One node of the path, and the action that was taken there."""
+
+    __slots__ = ("actions", "asleep", "chosen", "clock", "footprint", "opened")
+
+    def __init__(
+        self,
+        actions: list[int],
+        asleep: dict[int, Footprint],
+        chosen: int,
+        opened: set[int] | None,
+    ) -> None:
+        self.actions = actions
+        # Invariant: holds what slept when the node was reached, and every action whose branch
+        # has been explored, each with what it touched.
+        self.asleep = asleep
+        self.chosen = chosen
+        # What `chosen` touched; None until it has been taken.
+        self.footprint: Footprint | None = None
+        self.clock: Clock = {}
+        # The actions to take from here, in time; None means all of them.
+        self.opened = opened
+
+    @property
+    def task(self) -> int:
+        """The task that was run or cancelled."""
+        return self.chosen if self.chosen >= 0 else ~self.chosen
+
+    def unexplored(self) -> int | None:
+        """An opened branch that was not taken yet and wouldn't repeat another."""
+        for action in self.actions:
+            if action not in self.asleep and (self.opened is None or action in self.opened):
+                return action
+        return None
+
+
+@final
+class Causality:
+    """The happens-before order of one schedule, and the races found by it."""
+
+    def __init__(self) -> None:
+        self._clocks: dict[int, Clock] = {}
+        self._ended_children: dict[int, Clock] = {}
+        # Of each place and lifetime: the clocks of those who wrote, accessed, freed it, joined.
+        self._writes: dict[int, Clock] = {}
+        self._accesses: dict[int, Clock] = {}
+        self._frees: dict[int, Clock] = {}
+        # The steps that accessed a place, or something in a lifetime (or freed it).
+        self._steps_at: dict[int, list[int]] = {}
+
+    def advance(self, path: Sequence[Step], at: int, schedule: Schedule, *, is_new: bool) -> None:
+        """Take note of the step that was taken at ``path[at]``; if it is new, of its races."""
+        step = path[at]
+        footprint = step.footprint
+        assert footprint is not None
+        if step.chosen == TIME:
+            if is_new:
+                self.race_the_waiting(path[:at], schedule)
+            everything = _join(*self._clocks.values())
+            self._clocks = {task: dict(everything) for task in self._clocks}
+            return
+        before = self._clocks.get(step.task, {})
+        step.clock = self._clock_of(step.task, at, footprint)
+        if is_new:
+            self._race(path[: at + 1], before, footprint)
+            if footprint.cancelled:
+                open_all(path)
+        self._enter(at, step.clock, footprint)
+        self._order_tasks(step.task, step.clock, footprint, schedule)
+
+    def race_the_waiting(self, path: Sequence[Step], schedule: Schedule) -> None:
+        """Race what waits when no step is possible, as if it had come to run."""
+        for strand in schedule.strands:
+            announced = schedule.announced(strand.number)
+            if announced.waits:
+                step = Step([], {}, strand.number, None)
+                step.clock = self._clock_of(strand.number, len(path), announced)
+                self._race([*path, step], self._clocks.get(strand.number, {}), announced)
+
+    def _clock_of(self, task: int, at: int, footprint: Footprint) -> Clock:
+        """All that is ordered before a step, and the step."""
+        before = [self._clocks.get(task, {}), self._frees.get(footprint.lifetime, {})]
+        if footprint.frees:
+            before.append(self._accesses.get(footprint.lifetime, {}))
+        elif footprint.place != -1:
+            clocks = self._accesses if footprint.writes else self._writes
+            before.append(clocks.get(footprint.place, {}))
+        clock = _join(*before)
+        clock[task] = at
+        return clock
+
+    def _enter(self, at: int, clock: Clock, footprint: Footprint) -> None:
+        for place in {footprint.place, footprint.lifetime} - {-1}:
+            _join_into(self._accesses, place, clock)
+            self._steps_at.setdefault(place, []).append(at)
+        if footprint.frees:
+            _join_into(self._frees, footprint.lifetime, clock)
+        elif footprint.writes:
+            _join_into(self._writes, footprint.place, clock)
+
+    def _order_tasks(
+        self, task: int, clock: Clock, footprint: Footprint, schedule: Schedule
+    ) -> None:
+        self._clocks[task] = clock
+        for other in footprint.touched:
+            _join_into(self._clocks, other, clock)
+        parent = schedule.parent_of_ended(task)
+        if parent is None:
+            return
+        # The parent goes on after all of its children, but only the last one wakes it.
+        _join_into(self._ended_children, parent, clock)
+        if parent in footprint.touched and not footprint.cancelled:
+            _join_into(self._clocks, parent, self._ended_children.pop(parent))
+
+    def _race(self, path: Sequence[Step], before: Clock, footprint: Footprint) -> None:
+        """Find the steps that the last one of *path* races with.
+
+        Args:
+            path: The steps up to this one.
+            before: The clock of the same task's step before.
+            footprint: What this one touched.
+        """
+        task = path[-1].task
+        # Whatever conflicts with an access within a lifetime is listed there.
+        where = footprint.place if footprint.lifetime == -1 else footprint.lifetime
+        between: Clock = {}
+        for at in reversed(self._steps_at.get(where, [])):
+            step = path[at]
+            assert step.footprint is not None
+            if before.get(step.task, -1) >= at or not step.footprint.conflicts(footprint):
+                continue
+            if between.get(step.task, -1) >= at and not footprint.waits:
+                continue
+            between = _join(between, step.clock)
+            had_to_wait = before.get(task, -1) < at and task not in step.actions
+            if not had_to_wait:
+                _open_reverse(path, at)
+
+
+def _open_reverse(path: Sequence[Step], at: int) -> None:
+    """Open a branch at *at* that leads to the last step of *path* before the one at *at*."""
+    step = path[at]
+    if step.opened is None:
+        return
+    way = [
+        (i, path[i]) for i in range(at + 1, len(path) - 1) if path[i].clock.get(step.task, -1) < at
+    ]
+    way.append((len(path) - 1, path[-1]))
+    firsts = [
+        first.task
+        for n, (_, first) in enumerate(way)
+        if all(first.clock.get(earlier.task, -1) < i for i, earlier in way[:n])
+    ]
+    if not step.opened.isdisjoint(firsts):
+        return
+    able = [task for task in firsts if task in step.actions]
+    if able:
+        step.opened.add(able[0])
+    else:
+        step.opened = None
+
+
+def open_all(path: Sequence[Step]) -> None:
+    """Open every branch of every node."""
+    for step in path:
+        step.opened = None
+
+
+def _join(*clocks: Clock) -> Clock:
+    joined: Clock = {}
+    for clock in clocks:
+        for task, at in clock.items():
+            if joined.get(task, -1) < at:
+                joined[task] = at
+    return joined
+
+
+def _join_into(clocks: dict[int, Clock], key: int, clock: Clock) -> None:
+    clocks[key] = _join(clocks[key], clock) if key in clocks else dict(clock)

@@ -1,0 +1,841 @@
+"""One schedule: trio's own run loop, with every choice in our hands.
+
+This is the only file that touches trio's internals. ``tests/race/test_engine.py`` checks each of
+them by name and says plainly what a new trio has changed.
+
+trio's run loop is a generator, ``unrolled_run``. It yields whenever a real loop would wait for
+I/O, then takes a batch, ``list(runner.runq)``, clears the queue and runs the batch. A `Schedule`
+builds a ``Runner`` of its own, puts itself in place of ``runner.runq`` and drives the generator:
+each batch is the one task that the search picks. There is no I/O manager, no thread and no
+signal; time is a number that jumps to the next deadline when nothing else can happen. So it is
+exact that a deadlock is: nothing to run, no deadline, nobody waiting for idleness.
+
+What may happen next is an *action*, an int:
+
+- ``n``: task *n* runs from its scheduling point to its next. Tasks are numbered in the order of
+  their creation, the main task is 0. System tasks go first and are never a choice.
+- ``~n``: task *n* is cancelled, which happens at most once in a run, and never to task 0.
+- `TIME` (that is ``~0``): the clock jumps, or who waited for idleness wakes. Where neither is to
+  be expected and only a cancellation could help, it is the deadlock.
+
+A cancellation acts on a `trio.CancelScope` that is put around the task when it is spawned. What
+is offered is enough to reach every behaviour, and no more where that is easy to prove:
+
+- A task that has not run yet isn't cancelled: nothing of it can notice before its first
+  checkpoint, where it is offered again. Nor is one that has yet to call
+  ``task_status.started()``: its death would be its starter's error.
+- A task that sleeps is cancelled where it sleeps: its abort function runs, and it becomes
+  runnable. Others may run between that and its own clean-up, hence the action is the
+  cancellation alone.
+- A task that is runnable (woken, or between two accesses) notices only when it resumes, and
+  nobody else can see that its scope was cancelled. When precisely makes no difference, so the
+  action is the cancellation together with the task's next step. "Woken, then cancelled before it
+  ran" is this one, "cancelled in its sleep" the one before; they are different bugs.
+- A task with open nurseries takes its children with it, who may be asleep: the cancellation
+  alone, at every node.
+- A shielded sleeper notices nothing until something wakes it: it is offered when it is
+  runnable. If its step then ends inside the shield, nothing was delivered, and the run is given
+  up: the one in which the cancellation comes a step later is the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import types
+import warnings
+from collections import deque
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
+
+import trio
+from sniffio import thread_local as current_library
+from trio import _threads
+from trio._core import _run
+from trio._core._entry_queue import EntryQueue
+from trio._core._ki import KIManager
+from trio._core._traps import CancelShieldedCheckpoint
+from trio.lowlevel import Abort
+
+from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
+from aspf.race import _hook
+from aspf.race._cell import Lifetime
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from aspf.race._cell import Cell
+
+__all__ = ("NOTHING", "TIME", "Chooser", "Footprint", "Schedule", "Sleeper", "Strand", "exploring")
+
+TIME: Final = ~0
+# A teardown that takes longer than this isn't going to end.
+TEARDOWN_STEPS: Final = 10_000
+
+
+class Operation(NamedTuple):
+    """The access that a task has announced, and will do when it is resumed."""
+
+    place: Cell[Any] | Lifetime
+    writes: bool
+    condition: Callable[[Any], bool] | None
+
+
+class Footprint(NamedTuple):
+    """All that one action touched; places are numbered in the order of their first access."""
+
+    place: int  # -1: no access
+    lifetime: int  # of the place; of the freed memory itself if *frees*; -1: none
+    writes: bool
+    frees: bool
+    touched: frozenset[int]  # tasks that it started, woke or cancelled
+    cancelled: bool = False  # whether it cancelled any of them
+    waits: bool = False  # for a condition on the place
+
+    def conflicts(self, other: Footprint) -> bool:
+        """Tell whether the two accesses may not be exchanged."""
+        if self.frees or other.frees:
+            return self.lifetime == other.lifetime != -1
+        return self.place == other.place != -1 and (self.writes or other.writes)
+
+
+NOTHING: Final = Footprint(-1, -1, writes=False, frees=False, touched=frozenset())
+
+
+class Sleeper(NamedTuple):
+    """A task that a deadlock left asleep, and what it waits for."""
+
+    number: int
+    name: str
+    what: str
+    where: str = ""  # "file.py:12"; empty where a cell's name says more
+    awaits_children: bool = False  # in a nursery, hence never the cause of a deadlock
+
+    def __str__(self) -> str:
+        return f"{self.name} waits for {self.what}" + (f" ({self.where})" if self.where else "")
+
+
+class Chooser(Protocol):
+    """What a schedule asks of a search."""
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int | None:
+        """Choose one of *actions* (never empty); ``None`` gives the run up as redundant."""
+
+    def finish(self, schedule: Schedule) -> None:
+        """The run has ended; it is torn down next."""
+
+
+class Watcher(_hook.Recorder, Protocol):
+    """A recorder that is told by the schedule whose step it is."""
+
+    def step(self, strand: Strand) -> None:
+        """The task runs next."""
+
+    def stop(self, strand: Strand, situation: str) -> None:
+        """The task's step has ended; *situation* is empty if there is nothing to say of it."""
+
+    def mark(self, strand: Strand, text: str) -> None:
+        """Something happens to a task that isn't running."""
+
+    def time(self, now: float) -> None:
+        """The clock has jumped."""
+
+
+@final
+class Strand:
+    """One task of the program, as a schedule knows it."""
+
+    __slots__ = ("cancelled", "name", "number", "operation", "scope", "task")
+
+    def __init__(self, task: trio.lowlevel.Task, number: int, name: str) -> None:
+        self.task = task
+        self.number = number
+        self.name = name
+        self.operation: Operation | None = None
+        self.scope: trio.CancelScope | None = None
+        self.cancelled = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the task has yet to end."""
+        return self.task in self.task._runner.tasks
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether trio takes the task for runnable; one that waits for a cell's value is, too."""
+        return self.task._next_send_fn is not None
+
+    def holds(self) -> bool:
+        """Tell whether the condition that the task waits for holds, or will never be asked."""
+        operation = self.operation
+        assert operation is not None
+        assert operation.condition is not None
+        place = operation.place
+        assert not isinstance(place, Lifetime)
+        if self.task._cancel_status.effectively_cancelled or _is_freed(place):
+            return True
+        try:
+            return bool(operation.condition(place._value))
+        except Exception:  # noqa: BLE001 - `Schedule.turn` asks again, and raises it in the task
+            return True
+
+
+@final
+class Schedule:
+    """Runs a program once. It is trio's run queue and the cells' hook at the same time."""
+
+    def __init__(
+        self,
+        program: Callable[[], Awaitable[object]],
+        chooser: Chooser,
+        *,
+        cancel: bool,
+        max_steps: int,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.program = program
+        self.actions: list[int] = []
+        self.strands: list[Strand] = []
+        # How the run failed: "deadlock", "livelock?" or "error"; or "pruned".
+        # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
+        self.verdict: str | None = None
+        self.error: BaseException | None = None
+        self.result: object = None
+        self.sleepers: tuple[Sleeper, ...] = ()
+        self._chooser = chooser
+        self._cancel = cancel
+        self._max_steps = max_steps
+        self._watcher = watcher
+        self._by_task: dict[trio.lowlevel.Task, Strand | None] = {}
+        self._system: deque[trio.lowlevel.Task] = deque()
+        # Invariant: a queued task's number is in exactly one of these two lists.
+        self._ready: list[int] = []
+        self._waiting: list[int] = []
+        self._announced: Operation | None = None
+        self._running: Strand | None = None
+        self._stepped: Strand | None = None  # only while somebody watches
+        self._touched: list[int] = []
+        self._cancelled_others = False
+        self._places: dict[Cell[Any] | Lifetime, int] = {}
+        self._last_operation: Operation | None = None
+        self._undelivered: Strand | None = None
+        self._idle_may_wake = False
+        self._teardown_steps = 0
+        self._clock = _Clock()
+        self._runner = _make_runner(self)
+
+    # -- running ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run the program to its end, or to ours.
+
+        Raises:
+            NotDeterministic: The program did what no schedule can repeat.
+            TeardownStuck: Its tasks could not be brought to an end.
+        """
+        _hook.current, _hook.recorder = self, self._watcher
+        library, current_library.name = current_library.name, "trio"
+        loop = _run.unrolled_run(
+            self._runner, self.program, (), host_uses_signal_set_wakeup_fd=True
+        )
+        collecting = gc.isenabled()
+        # The collector would finalise abandoned async generators at a moment of its own choice.
+        gc.disable()
+        try:
+            _drive(loop)
+        except BaseException as error:
+            self._abandon(loop)
+            if isinstance(error.__cause__, TeardownStuck | KeyboardInterrupt):
+                raise error.__cause__ from None
+            raise
+        finally:
+            _hook.current = _hook.recorder = None
+            current_library.name = library
+            if collecting:
+                gc.enable()
+        self._conclude()
+
+    def _conclude(self) -> None:
+        outcome = self._runner.main_task_outcome
+        assert outcome is not None
+        error = getattr(outcome, "error", None)
+        if self._runner.main_task is None:  # trio could not make a task of the program
+            assert error is not None
+            raise error
+        if _has_interrupt(error):
+            raise KeyboardInterrupt
+        if isinstance(self.error, NotDeterministic | ReplayDiverged):
+            raise self.error
+        if self.verdict is None:
+            self._chooser.finish(self)
+            if self.error is not None:  # freed memory was touched in the very last step
+                self.verdict = "error"
+            elif error is not None:
+                self.verdict, self.error = "error", error
+            else:
+                self.result = getattr(outcome, "value", None)
+
+    def _abandon(self, loop: Generator[float, Any, None]) -> None:
+        """Drop a run that can't go on, without a word from trio or the interpreter."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop.close()
+            for task in self._by_task:
+                for nursery in task._child_nurseries:
+                    nursery._children.clear()
+                _close(task.coro)
+
+    # -- trio's run queue ------------------------------------------------------------------
+
+    def append(self, task: trio.lowlevel.Task) -> None:
+        """Take a task that has become runnable (``runner.runq.append``)."""
+        strand = self._by_task[task] if task in self._by_task else self._meet(task)
+        if strand is None:
+            self._system.append(task)
+            return
+        if strand is not self._running:
+            self._touched.append(strand.number)
+        operation = strand.operation = self._announced
+        self._announced = None
+        if operation is None or operation.condition is None:
+            self._ready.append(strand.number)
+        else:
+            self._waiting.append(strand.number)
+
+    def clear(self) -> None:
+        """Do nothing: what a batch takes out of the queue is out of it (``runner.runq.clear``)."""
+
+    def __len__(self) -> int:
+        return len(self._system) + len(self._ready) + len(self._waiting)
+
+    def __bool__(self) -> bool:
+        # trio wakes who waits for idleness as soon as this is false. While it is true, `_next`
+        # is asked first, which may cancel somebody instead.
+        return bool(
+            self._system
+            or self._ready
+            or (self._runner.waiting_for_idle and not self._idle_may_wake)
+            or any(self.strands[number].holds() for number in self._waiting)
+        )
+
+    def __iter__(self) -> Iterator[trio.lowlevel.Task]:
+        """Yield the next batch: one task, or none when time has to pass (``list(runner.runq)``)."""
+        if self._system:
+            self._running = None
+            return iter((self._system.popleft(),))
+        strand = self._running = self._next()
+        if strand is None:
+            return iter(())
+        return iter((strand.task,))
+
+    def _meet(self, task: trio.lowlevel.Task) -> Strand | None:
+        """Register a task that was just spawned; ``None`` for a system task."""
+        parent = task.parent_nursery and self._by_task.get(task.parent_nursery.parent_task)
+        if task._ki_protected or (self.strands and parent is None):
+            self._by_task[task] = None
+            return None
+        number = len(self.strands)
+        strand = self._by_task[task] = Strand(task, number, self._name(task, number))
+        self.strands.append(strand)
+        if self._cancel and number > 0:
+            strand.scope = trio.CancelScope()
+            task.coro = _cancellable(task.coro, strand.scope)  # type: ignore[assignment]
+            task._next_send_fn = task.coro.send
+        return strand
+
+    def _name(self, task: trio.lowlevel.Task, number: int) -> str:
+        if number == 0:
+            return "main"
+        # trio's default is the dotted path of the function; a name with spaces was given.
+        name = task.name if " " in task.name else task.name.rpartition(".")[2]
+        same = sum(other.name.partition(" #")[0] == name for other in self.strands)
+        return f"{name} #{same + 1}" if same else name
+
+    # -- choosing --------------------------------------------------------------------------
+
+    def _next(self) -> Strand | None:
+        """Take one action; return the task to run, or ``None`` if trio's loop must go round."""
+        if self.verdict is None:
+            self._look_back()
+        while self.verdict is None:
+            actions = self._possible()
+            if self.verdict is not None:
+                break
+            try:
+                action = self._chooser.pick(actions, self)
+            except (NotDeterministic, ReplayDiverged) as error:
+                self.error = error
+                self._end("error")
+                break
+            if action is None:
+                self._end("pruned")
+                break
+            self.actions.append(action)
+            self._touched.clear()
+            self._cancelled_others = False
+            self._last_operation = None
+            if action >= 0:
+                return self._take(action)
+            if action == TIME:
+                self._let_time_pass()
+                if self.verdict is None:
+                    return None
+                break
+            strand = self.strands[~action]
+            runs_on = _runs_on(strand)
+            self._cancel_strand(strand)
+            if runs_on:
+                self._undelivered = strand
+                return self._take(strand.number)
+        return self._next_in_teardown()
+
+    def _look_back(self) -> None:
+        """Judge the step that has just ended."""
+        if self._watcher is not None and self._stepped is not None:
+            self._watcher.stop(self._stepped, self._situation(self._stepped))
+        if self.error is not None:
+            self._end("error")
+        elif len(self.actions) >= self._max_steps:
+            self._end("livelock?")
+        elif self._undelivered is not None:
+            strand, self._undelivered = self._undelivered, None
+            if strand.is_alive and not strand.task._cancel_status.effectively_cancelled:
+                self._end("pruned")
+
+    def _possible(self) -> list[int]:
+        self._ready.sort()
+        actions = self._ready.copy()
+        if self._waiting:
+            actions += (n for n in self._waiting if self.strands[n].holds())
+            actions.sort()
+        nobody = not actions
+        if nobody:
+            actions.append(TIME)
+        if self._cancel:
+            actions += (~s.number for s in self.strands if _is_cancellable(s))
+        if nobody and len(actions) == 1 and self._has_no_future():
+            self._deadlock()
+        return actions
+
+    def _take(self, number: int) -> Strand:
+        strand = self.strands[number]
+        if strand.operation is not None and strand.operation.condition is not None:
+            self._waiting.remove(number)
+        else:
+            self._ready.remove(number)
+        if not strand.task._cancel_status.effectively_cancelled:
+            self._last_operation = strand.operation
+        strand.operation = None
+        if self._watcher is not None:
+            self._stepped = strand
+            self._watcher.step(strand)
+        return strand
+
+    def _next_deadline(self) -> float:
+        return self._runner.deadlines.next_deadline()
+
+    def _has_no_future(self) -> bool:
+        return not self._runner.waiting_for_idle and self._next_deadline() == math.inf
+
+    def _let_time_pass(self) -> None:
+        if self._runner.waiting_for_idle:
+            self._idle_may_wake = True
+            return
+        if self._has_no_future():
+            self._deadlock()
+            return
+        self._clock.now = max(self._clock.now, self._next_deadline())
+        if self._watcher is not None:
+            self._watcher.time(self._clock.now)
+
+    def _cancel_strand(self, strand: Strand) -> None:
+        self._cancel = False
+        assert strand.scope is not None
+        if self._watcher is not None:
+            self._watcher.mark(strand, "*** cancelled")
+        strand.scope.cancel(reason="cancelled by the explorer")
+
+    def _deadlock(self) -> None:
+        self.sleepers = tuple(
+            _describe_sleeper(strand, self._by_task) for strand in self.strands if strand.is_alive
+        )
+        self._end("deadlock")
+
+    # -- what the last action did ----------------------------------------------------------
+
+    def footprint(self) -> Footprint:
+        """Say all that the last action touched, for a search that reduces."""
+        access = self._footprint_of(self._last_operation)
+        return access._replace(touched=frozenset(self._touched), cancelled=self._cancelled_others)
+
+    def announced(self, number: int) -> Footprint:
+        """Say what access the task has announced; `NOTHING` if it has not."""
+        return self._footprint_of(self.strands[number].operation)
+
+    def parent_of_ended(self, number: int) -> int | None:
+        """Say whose nursery the task was in, if it has ended and was in anybody's."""
+        task = self.strands[number].task
+        if task in self._runner.tasks or task.parent_nursery is None:
+            return None
+        parent = self._by_task[task.parent_nursery.parent_task]
+        return None if parent is None else parent.number
+
+    @property
+    def may_cancel(self) -> bool:
+        """Whether a cancellation may yet come."""
+        return self._cancel
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether tasks that could have gone on were stopped; at a deadlock none could."""
+        return self.verdict in {"error", "livelock?"}
+
+    def _footprint_of(self, operation: Operation | None) -> Footprint:
+        if operation is None:
+            return NOTHING
+        place = operation.place
+        if isinstance(place, Lifetime):
+            return NOTHING._replace(lifetime=self._places[place], writes=True, frees=True)
+        lifetime = -1 if place.lifetime is None else self._places[place.lifetime]
+        return NOTHING._replace(
+            place=self._places[place],
+            lifetime=lifetime,
+            writes=operation.writes,
+            waits=operation.condition is not None,
+        )
+
+    def note_cancellations(self) -> None:
+        """Count the runnable tasks that the last action cancelled among those it touched.
+
+        A task that sleeps is woken by its cancellation, which `append` sees. One that is
+        runnable only finds it out later.
+        """
+        for number in (*self._ready, *self._waiting):
+            strand = self.strands[number]
+            cancelled = strand.task._cancel_status.effectively_cancelled
+            if cancelled and not strand.cancelled:
+                self._touched.append(number)
+                self._cancelled_others |= strand is not self._running
+            strand.cancelled = cancelled
+
+    def _number(self, place: Cell[Any] | Lifetime) -> None:
+        self._places.setdefault(place, len(self._places))
+        if not isinstance(place, Lifetime) and place.lifetime is not None:
+            self._places.setdefault(place.lifetime, len(self._places))
+
+    # -- the cells' hook -------------------------------------------------------------------
+
+    @types.coroutine
+    def turn(
+        self,
+        place: Cell[Any] | Lifetime,
+        writes: bool,  # noqa: FBT001
+        condition: Callable[[Any], bool] | None,
+    ) -> Generator[Any, Any, None]:
+        """Announce an access, and come back when it is to be done."""
+        self._announced = Operation(place, writes, condition)
+        # Numbered here, and not when a search asks: it doesn't ask again about what it knows, and
+        # the numbers must be the same in every run that begins with the same steps.
+        self._number(place)
+        yield CancelShieldedCheckpoint
+        task = _run.GLOBAL_RUN_CONTEXT.task
+        task._cancel_points += 1
+        if task._cancel_status.effectively_cancelled:
+            # Raised here and now: trio's own checkpoint would take two more steps for it, which
+            # no other task can tell apart.
+            raise trio.Cancelled._create(source="explicit", reason="cancelled at an access")
+        if condition is not None and not _is_freed(place):
+            condition(place._value)  # type: ignore[union-attr]
+
+    def use_after_free(self, error: BaseException) -> None:
+        """End the schedule after this step: what the task does about it doesn't matter."""
+        if self.verdict is None and self.error is None:
+            self.error = error
+
+    def refuse(self, what: str) -> NotDeterministic:
+        """Make the error for what no schedule can repeat, and end the schedule with it."""
+        task = _run.GLOBAL_RUN_CONTEXT.task
+        strand = self._by_task.get(task)
+        name = strand.name if strand is not None else task.name
+        error = NotDeterministic(
+            f"task {name!r} called {what}, whose result no schedule can repeat; "
+            "give the program a stand-in that stays within its tasks"
+        )
+        if self.verdict is None:
+            self.error = error
+        return error
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _end(self, verdict: str) -> None:
+        self.verdict = verdict
+        self._chooser.finish(self)
+        if verdict == "deadlock" and self._watcher is not None:
+            for sleeper in self.sleepers:
+                if not sleeper.awaits_children:
+                    text = f"*** never woken: waits for {sleeper.what}"
+                    self._watcher.mark(self.strands[sleeper.number], text)
+        self._watcher = _hook.recorder = None
+        assert self._runner.main_task is not None
+        nursery = self._runner.main_task.parent_nursery
+        if nursery is not None:
+            nursery.cancel_scope.cancel(reason="the schedule is over")
+            self._unshield(nursery._cancel_status)
+
+    def _unshield(self, status: _run.CancelStatus) -> None:
+        for child in list(status._children):
+            if child._scope.shield:
+                child._scope.shield = False
+            self._unshield(child)
+
+    def _next_in_teardown(self) -> Strand | None:
+        self._idle_may_wake = True
+        self._teardown_steps += 1
+        numbers = self._ready or [n for n in self._waiting if self.strands[n].holds()]
+        if not numbers:
+            # Clean-up code has opened a shield of its own and sleeps in it.
+            assert self._runner.main_task is not None
+            nursery = self._runner.main_task.parent_nursery
+            if nursery is not None:
+                self._unshield(nursery._cancel_status)
+            numbers = self._ready or [n for n in self._waiting if self.strands[n].holds()]
+        if not numbers or self._teardown_steps > TEARDOWN_STEPS:
+            self._give_up()
+        return self._take(min(numbers))
+
+    def _give_up(self) -> None:
+        left = ", ".join(repr(strand.name) for strand in self.strands if strand.is_alive)
+        raise TeardownStuck(
+            f"the schedule is over ({self.verdict}), but being cancelled did not end its tasks {left} within "
+            f"{self._teardown_steps} steps; let every trio.Cancelled pass, and let no wait refuse it"
+        )
+
+    def _situation(self, strand: Strand) -> str:
+        """Say what the task does after its step; nothing if it goes on with an access."""
+        if not strand.is_alive:
+            return "" if strand.number == 0 else "ends"
+        if strand.is_queued and strand.operation is not None:
+            waits = strand.operation.condition is not None and not strand.holds()
+            return f"sleeps: waits for {strand.operation.place.name}" if waits else ""
+        sleeper = _describe_sleeper(strand, self._by_task)
+        if sleeper.awaits_children:
+            return ""
+        return f"{'yields in' if strand.is_queued else 'sleeps: waits for'} {sleeper.what}"
+
+
+def _is_freed(place: Cell[Any] | Lifetime) -> bool:
+    lifetime = place if isinstance(place, Lifetime) else place.lifetime
+    return lifetime is not None and lifetime._freed
+
+
+def _is_cancellable(strand: Strand) -> bool:
+    """Tell whether cancelling the task now is a case of its own; see the head of this file."""
+    task, scope = strand.task, strand.scope
+    if scope is None or scope._cancel_status is None:  # main, not started, or ended
+        return False
+    if task._eventual_parent_nursery is not None or task._cancel_status.effectively_cancelled:
+        return False
+    if task._child_nurseries or strand.is_queued:
+        return True
+    return task._abort_func is not None and not _is_shielded(task, scope._cancel_status)
+
+
+def _runs_on(strand: Strand) -> bool:
+    """Tell whether a task runs as soon as it is cancelled; see the head of this file."""
+    return strand.is_queued and not strand.task._child_nurseries
+
+
+def _is_shielded(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:
+    status: _run.CancelStatus | None = task._cancel_status
+    while status is not None and status is not root:
+        if status._scope.shield:
+            return True
+        status = status.parent
+    return False
+
+
+def _describe_sleeper(strand: Strand, known: dict[trio.lowlevel.Task, Strand | None]) -> Sleeper:
+    operation = strand.operation
+    if strand.is_queued and operation is not None:
+        return Sleeper(strand.number, strand.name, operation.place.name)
+    frames = [frame for frame, _ in strand.task.iter_await_frames()]
+    if any(frame.f_code.co_name == "_nested_child_finished" for frame in frames):
+        children = (known[t] for n in strand.task.child_nurseries[-1:] for t in n.child_tasks)
+        named = sorted((child.number, child.name) for child in children if child is not None)
+        what = "its child tasks " + ", ".join(name for _, name in named)
+        return Sleeper(strand.number, strand.name, what, awaits_children=True)
+    at = max((i for i, frame in enumerate(frames) if not _is_library(frame)), default=-1)
+    what = frames[at + 1].f_code.co_qualname if at + 1 < len(frames) else "a reschedule"
+    where = ""
+    if at >= 0:
+        where = f"{Path(frames[at].f_code.co_filename).name}:{frames[at].f_lineno}"
+    return Sleeper(strand.number, strand.name, what, where)
+
+
+def _is_library(frame: types.FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in {"trio", "anyio"} or module.startswith("aspf.race.")
+
+
+def _has_interrupt(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_has_interrupt(inner) for inner in error.exceptions)
+    return isinstance(error, KeyboardInterrupt)
+
+
+async def _cancellable(coro: Awaitable[Any], scope: trio.CancelScope) -> Any:
+    """Run a task within a scope of its own: cancelled, it ends quietly."""
+    with scope:
+        return await coro
+    return None
+
+
+def _close(coro: types.CoroutineType[Any, Any, Any]) -> None:
+    # It has had its chance to end properly. Nurseries await once more in their clean-up, each.
+    for _ in range(100):
+        with suppress(BaseException):
+            coro.close()
+        if coro.cr_frame is None:
+            break
+
+
+def _drive(loop: Generator[float, Any, None]) -> None:
+    send = loop.send
+    try:
+        send(None)
+        while True:
+            send(())
+    except StopIteration:
+        pass
+
+
+# -- what our runner has in place of the outside world --------------------------------------
+
+
+@final
+class _Clock(trio.abc.Clock):
+    """Virtual time: it stands still until a schedule moves it."""
+
+    now: float = 0.0
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        return self.now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:  # noqa: ARG002
+        return math.inf
+
+
+@final
+class _NoIO:
+    """An I/O manager without I/O: whatever a task asks of it is an error."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+
+    def process_events(self, events: object) -> None:
+        pass
+
+    def statistics(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(backend="aspf.race")
+
+    def notify_closing(self, fd: object) -> None:
+        """Nobody can be waiting for it."""
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def refuse(*_args: object, **_kwargs: object) -> object:
+            raise self._schedule.refuse(f"trio.lowlevel.{name}()")
+
+        return refuse
+
+
+@final
+class _Wakeup:
+    """Wakes trio's ``run_sync_soon`` task without a socket pair.
+
+    It must really do so: the end of every run hangs on it (``asyncgens.finalize_remaining``).
+    """
+
+    def __init__(self) -> None:
+        self._woken = False
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait_woken(self) -> None:
+        if not self._woken:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        self._woken = False
+
+    def wakeup_thread_and_signal_safe(self) -> None:
+        self._woken = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def close(self) -> None:
+        pass
+
+    def _abort(self, _: object) -> Abort:
+        self._task = None
+        return Abort.SUCCEEDED
+
+
+class _NoInstruments(dict[str, Any]):
+    """No instruments. A dict, since trio asks it six times a step."""
+
+    def add_instrument(self, _: object) -> None:
+        raise NotImplementedError("an explored program can't add instruments to the run loop")
+
+
+def _make_runner(schedule: Schedule) -> _run.Runner:
+    runner = _run.Runner(
+        clock=schedule._clock,
+        instruments=_NoInstruments(),  # type: ignore[arg-type]
+        io_manager=_NoIO(schedule),  # type: ignore[arg-type]
+        ki_manager=KIManager(),
+        strict_exception_groups=True,
+        system_context=copy_context(),
+        runq=schedule,  # type: ignore[arg-type]
+        entry_queue=EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
+    )
+    runner.asyncgens.install_hooks(runner)
+    _run.GLOBAL_RUN_CONTEXT.runner = runner
+    return runner
+
+
+@contextmanager
+def exploring() -> Iterator[None]:
+    """Make the process ready for schedules.
+
+    Threads are refused where trio starts them, in this thread's schedules only.
+
+    Raises:
+        RuntimeError: A trio program or another exploration is running.
+    """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "an exploration drives event loops of its own and can't be called from inside a trio "
+            "program; call it from synchronous code"
+        )
+    if _hook.current is not None:
+        raise RuntimeError("another thread of this process explores; one exploration at a time")
+    start = _threads.start_thread_soon  # type: ignore[attr-defined]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        runner = getattr(_run.GLOBAL_RUN_CONTEXT, "runner", None)
+        if runner is None or not isinstance(runner.runq, Schedule):
+            return start(*args, **kwargs)
+        raise runner.runq.refuse("trio.to_thread.run_sync()")
+
+    _threads.start_thread_soon = refuse  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        _threads.start_thread_soon = start  # type: ignore[attr-defined]

@@ -1,0 +1,277 @@
+"""Which schedule comes next: at random, all of them, or one that a token names.
+
+**Why sleep sets are sound here.** Exhaustive search walks the tree of all schedules depth first,
+by running the program again from its start for each. Most branches only differ in the order of
+steps that have nothing to do with each other. Sleep sets (Godefroid, *Partial-Order Methods for
+the Verification of Concurrent Systems*, LNCS 1032, 1996) leave such repetitions out: after the
+branch that begins with action *a* has been explored, *a* is asleep in its sister branches, and
+sleeps on from node to node until something runs that conflicts with it. An action that is asleep
+is not taken; a run in which all that may happen is asleep is given up (*pruned*). Whatever *a*
+would lead to from there has been seen, with *a* taken earlier. All reachable states are still
+visited, and no two complete runs are permutations of each other by exchanging neighbours that do
+not conflict: one run per Mazurkiewicz trace. The tests count them.
+
+Sleep sets alone still walk far into branches before all is asleep. `_causality.py` keeps the
+hopeless ones shut; what it opens is a question of speed only as long as it opens enough, and the
+tests compare both with the plain enumeration.
+
+That stands or falls with knowing what an action touches.
+
+- *A step is one access, announced before, then local code up to the next await.* The access is
+  known before the step is taken, and it does not change while the task waits for its turn: so an
+  action that sleeps is the same action when it wakes.
+- *Two accesses conflict* if they are of one cell and one of them writes, or if one frees the
+  lifetime in which the other's cell lives. A wait for a cell's value reads it, and is enabled
+  only while its condition holds: only a writer of that cell can enable or disable it.
+- *What a step does through trio is seen when it happens.* Waking a task or cancelling it conflicts
+  with everything that task does. Hence an exception that leaves a task, and so cancels its
+  siblings, conflicts with the siblings' steps.
+- *The clock* only jumps when no step is possible; every step, or cancellation, prevents it. So it
+  conflicts with everything. *Cancellations* exclude each other (there is one in a run), and
+  conflict with the steps of their own task.
+- *A step that announced no access* (a task's start, a return from sleep) is local code, provided
+  that the tasks share nothing but cells. That is what ``shared="cells"`` promises. Without the
+  promise a step, whether it announced an access or not, may touch any variable in its local part:
+  then everything conflicts with everything, no action ever sleeps, and the search is the plain
+  enumeration of all schedules. It is slower, and needs no promise.
+
+What an action touches is taken from what it did, when it was last taken at this node. Nothing
+that has run since then conflicted with it, so it would touch the same again.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Protocol, final
+
+from aspf._errors import NotDeterministic, ReplayDiverged
+from aspf.race._causality import Causality, Step, open_all
+from aspf.race._engine import NOTHING, TIME, Footprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aspf.race._engine import Schedule
+
+__all__ = ("Exhaustive", "Random", "Repeat", "Search")
+
+
+class Search(Protocol):
+    """Chooses schedules, one after the other."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every schedule that matters has been chosen."""
+
+    def begin(self) -> bool:
+        """Make ready for the next schedule; False if there is none left."""
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int | None:
+        """Choose one of *actions*; ``None`` gives the schedule up as redundant."""
+
+    def finish(self, schedule: Schedule) -> None:
+        """Take leave of a schedule that has ended, before it is torn down."""
+
+
+@final
+class Random:
+    """Choose uniformly among the tasks that can run.
+
+    All chance comes from ``random.random()``, which is the same on every Python for one seed.
+    With cancellations, the moment of the one cancellation is drawn first, uniformly from the
+    length of the longest schedule so far.
+    """
+
+    exhausted = False
+
+    def __init__(self, seed: int) -> None:
+        self._draw = random.Random(seed).random  # noqa: S311
+        self._longest = 16
+        self._cancel_at = 0
+
+    def begin(self) -> bool:
+        """Draw when to cancel."""
+        self._cancel_at = self._below(self._longest)
+        return True
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int:
+        """Draw an action."""
+        if len(actions) == 1:
+            return actions[0]
+        now = len(schedule.actions)
+        self._longest = max(self._longest, now + 1)
+        # The steps come first, then the cancellations.
+        steps = next((i for i, a in enumerate(actions) if a < TIME), len(actions))
+        if now >= self._cancel_at and steps < len(actions):
+            return actions[steps + self._below(len(actions) - steps)]
+        return actions[self._below(steps)]
+
+    def finish(self, schedule: Schedule) -> None:
+        """Nothing: chance has no memory."""
+
+    def _below(self, n: int) -> int:
+        return int(self._draw() * n)
+
+
+@final
+class Exhaustive:
+    """Choose every schedule once, depth first, lowest task number first.
+
+    Args:
+        reduce: Leave out what only repeats. Needs the promise that the tasks share nothing but
+            cells.
+    """
+
+    def __init__(self, *, reduce: bool) -> None:
+        self.exhausted = False
+        self._reduce = reduce
+        self._path: list[Step] = []
+        self._begun = False
+        # Of the schedule that is running: how much of the path it has followed, how much of that
+        # it has looked back on, and from where on it is new.
+        self._depth = 0
+        self._looked_at = 0
+        self._new_from = 0
+        self._causality = Causality()
+
+    def begin(self) -> bool:
+        """Go back to the deepest node that has an unexplored branch, and turn into it."""
+        self._depth = self._looked_at = 0
+        self._causality = Causality()
+        if not self._begun:
+            self._begun = True
+            return True
+        while self._path:
+            step = self._path[-1]
+            step.asleep[step.chosen] = step.footprint or NOTHING
+            action = step.unexplored()
+            if action is not None:
+                step.chosen, step.footprint = action, None
+                self._new_from = len(self._path) - 1
+                return True
+            self._path.pop()
+        self.exhausted = True
+        return False
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int | None:
+        """Follow the path; at its end take the first action that isn't asleep."""
+        self._look_back(schedule)
+        depth = self._depth
+        if depth < len(self._path):
+            step = self._path[depth]
+            if step.actions != actions:
+                raise _misbehaved(depth, step.actions, actions, schedule)
+        else:
+            asleep = self._still_asleep()
+            chosen = next((action for action in actions if action not in asleep), None)
+            if chosen is None:
+                return None
+            opened = {chosen} if self._reduce and not schedule.may_cancel else None
+            step = Step(actions, asleep, chosen, opened)
+            self._path.append(step)
+        self._depth = depth + 1
+        return step.chosen
+
+    def finish(self, schedule: Schedule) -> None:
+        """Look back on the last step; if the run was cut short, nothing is known of its rest."""
+        self._look_back(schedule)
+        if not self._reduce:
+            return
+        if schedule.verdict == "deadlock":
+            self._causality.race_the_waiting(self._path, schedule)
+        elif schedule.was_cut_short:
+            open_all(self._path)
+
+    def _look_back(self, schedule: Schedule) -> None:
+        at = self._looked_at
+        if not self._reduce or at == self._depth:
+            return
+        self._looked_at = at + 1
+        schedule.note_cancellations()
+        step = self._path[at]
+        if step.footprint is None:
+            step.footprint = schedule.footprint()
+        self._causality.advance(self._path, at, schedule, is_new=at >= self._new_from)
+
+    def _still_asleep(self) -> dict[int, Footprint]:
+        if not self._reduce or not self._path:
+            return {}
+        step = self._path[-1]
+        footprint = step.footprint
+        assert footprint is not None
+        return {
+            action: touched
+            for action, touched in step.asleep.items()
+            if not _conflict(step.chosen, footprint, action, touched)
+        }
+
+
+def _conflict(a: int, touched_by_a: Footprint, b: int, touched_by_b: Footprint) -> bool:
+    """Tell whether the order of two actions matters; see the head of this file."""
+    task_a, task_b = (a if a >= 0 else ~a), (b if b >= 0 else ~b)
+    return (
+        task_a == task_b
+        or TIME in (a, b)
+        or (a < 0 and b < 0)
+        or task_b in touched_by_a.touched
+        or task_a in touched_by_b.touched
+        or touched_by_a.conflicts(touched_by_b)
+    )
+
+
+def _misbehaved(
+    depth: int, before: list[int], now: list[int], schedule: Schedule
+) -> NotDeterministic:
+    def names(actions: list[int]) -> str:
+        return ", ".join(describe(action, schedule) for action in actions)
+
+    return NotDeterministic(
+        f"the program did not repeat itself: at step {depth + 1} of the same schedule the choices "
+        f"were first {names(before)}, then {names(now)}; look for state that outlives a run, real "
+        "time, random numbers, or an iteration over a set"
+    )
+
+
+def describe(action: int, schedule: Schedule) -> str:
+    """Say what an action is, in words."""
+    if action == TIME:
+        return "time passes"
+    number = action if action >= 0 else ~action
+    known = number < len(schedule.strands)
+    name = f"task {number}" + (f" ({schedule.strands[number].name})" if known else "")
+    return name if action >= 0 else f"cancel {name}"
+
+
+@final
+class Repeat:
+    """Choose one schedule: the one that was recorded.
+
+    Args:
+        actions: What to do, from the first step.
+    """
+
+    def __init__(self, actions: Sequence[int]) -> None:
+        self._actions = actions
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int:
+        """Take the next recorded action.
+
+        Raises:
+            ReplayDiverged: The program can't do that, or goes on after the recording's end.
+        """
+        at = len(schedule.actions)
+        possible = ", ".join(describe(action, schedule) for action in actions)
+        if at >= len(self._actions):
+            raise ReplayDiverged(
+                f"the token ends after {at} steps and the program goes on; possible: {possible}"
+            )
+        action = self._actions[at]
+        if action not in actions:
+            raise ReplayDiverged(
+                f"step {at + 1} of the token is {describe(action, schedule)}, which the program "
+                f"can't do there; possible: {possible}"
+            )
+        return action
+
+    def finish(self, schedule: Schedule) -> None:
+        """Nothing: there is no next schedule."""

@@ -1,0 +1,97 @@
+"""A schedule as one line of text that a shell leaves alone.
+
+``aspf1:lost-update:0,1x2,2,c1,t,2x3`` is a version, the program's name and what was done, in
+periods: task 0 ran one step, task 1 two, task 2 one, task 1 was cancelled, time passed (``t``),
+task 2 ran three. Tasks are numbered in the order in which they were spawned; the main task is 0.
+*Every* step is recorded, also those without an alternative: so a replay notices where it parts
+from the program, and a token stays valid when a reader adds nothing but choices. A ``+`` at the
+end says that the program would have gone on.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from aspf.race._engine import TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ("Token", "format_token", "parse_token", "safe_name")
+
+_VERSION = "aspf1"
+_PERIOD = re.compile(
+    r"(?:(?P<step>\d+)(?:x(?P<times>[1-9]\d*))?|c(?P<cancel>[1-9]\d*)|(?P<time>t))"
+)
+
+
+class Token(NamedTuple):
+    """What a token says."""
+
+    name: str
+    actions: tuple[int, ...]
+    open_ended: bool
+
+
+def safe_name(name: str) -> str:
+    """Make a name that no shell, and no reader of tokens, takes for anything else.
+
+    Examples:
+        >>> safe_name("<lambda> of me")
+        'lambda-of-me'
+    """
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-") or "program"
+
+
+def format_token(name: str, actions: Iterable[int], *, open_ended: bool = False) -> str:
+    """Write a schedule as a token.
+
+    Examples:
+        >>> format_token("lost update", [0, 1, 1, 2, ~1, ~0, 2])
+        'aspf1:lost-update:0,1x2,2,c1,t,2'
+    """
+    periods = list(_periods(actions))
+    if open_ended:
+        periods.append("+")
+    return f"{_VERSION}:{safe_name(name)}:{','.join(periods)}"
+
+
+def _periods(actions: Iterable[int]) -> Iterator[str]:
+    for action, group in groupby(actions):
+        times = len(list(group))
+        if action >= 0:
+            yield f"{action}x{times}" if times > 1 else str(action)
+        else:
+            yield from ["t" if action == TIME else f"c{~action}"] * times
+
+
+def parse_token(token: str) -> Token:
+    """Read a token.
+
+    Raises:
+        ValueError: It is none; the message shows the part that is wrong.
+
+    Examples:
+        >>> parse_token("aspf1:lost-update:0,1x2,c1,t")
+        Token(name='lost-update', actions=(0, 1, 1, -2, -1), open_ended=False)
+    """
+    version, _, rest = token.strip().partition(":")
+    name, colon, text = rest.rpartition(":")
+    if version != _VERSION or not colon:
+        raise ValueError(f"{token!r} is no replay token; one looks like {_VERSION}:NAME:0,1x2,2")
+    periods = text.split(",") if text else []
+    open_ended = periods[-1:] == ["+"]
+    actions: list[int] = []
+    for period in periods[:-1] if open_ended else periods:
+        match = _PERIOD.fullmatch(period)
+        if match is None:
+            raise ValueError(
+                f"{period!r} in the replay token {token!r} is no step; expected 1, 1x4, c1 or t"
+            )
+        if match["step"]:
+            actions += [int(match["step"])] * int(match["times"] or 1)
+        else:
+            actions.append(~int(match["cancel"]) if match["cancel"] else TIME)
+    return Token(name, tuple(actions), open_ended)
