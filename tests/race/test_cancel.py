@@ -1,0 +1,304 @@
+"""One cancellation in a run, at each checkpoint in turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from race._programs import baton_lock
+
+from aspf.race import Cell, check, explore, replay
+from aspf.race import _engine as engine
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def test_a_dropped_baton() -> None:
+    """The classic: who was handed the lock was cancelled; without a cancellation all is well."""
+    broken = baton_lock(forgets_the_dead=False)
+    assert not explore(broken, schedules=1500).failures
+    (failure,) = explore(broken, cancel=True).failures
+    assert failure.kind == "deadlock"
+    again = replay(broken, failure.token)
+    assert again is not None
+    assert again.diagram == failure.diagram
+    assert "*** cancelled" in failure.diagram
+
+
+def two_tasks() -> Awaitable[object]:
+    """Run the repaired lock with two tasks, which can be exhausted."""
+    return baton_lock(forgets_the_dead=True)()
+
+
+def test_a_repaired_baton() -> None:
+    """A false alarm here would make the option useless."""
+    found = check(two_tasks, cancel=True, schedules=1500, search="random")
+    assert found.cancellations > 100
+    assert list(found.outcomes) == ["False"]
+
+
+def test_woken_then_cancelled() -> None:
+    """A task that was woken, and is cancelled before it runs: the wake-up is lost with it."""
+
+    async def program() -> None:
+        lot = trio.lowlevel.ParkingLot()
+        tickets = 0
+
+        async def take() -> None:
+            nonlocal tickets
+            while not tickets:
+                await lot.park()
+                await trio.lowlevel.checkpoint_if_cancelled()
+            tickets -= 1
+
+        async def give() -> None:
+            nonlocal tickets
+            await trio.lowlevel.checkpoint()
+            tickets += 1
+            lot.unpark()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, name="first")
+            nursery.start_soon(take, name="second")
+            nursery.start_soon(give)
+            await trio.lowlevel.checkpoint()
+            # The second task's ticket never comes; so that one deadlock is left, it is given up.
+            with trio.move_on_after(1):
+                await trio.sleep_forever()
+            if tickets and lot:
+                raise AssertionError("a ticket and a sleeper")
+            nursery.cancel_scope.cancel()
+
+    failures = explore(program, cancel=True).failures
+    assert [failure.summary for failure in failures] == ["AssertionError: a ticket and a sleeper"]
+    assert not explore(program).failures
+
+
+def outcomes(program: Callable[[], Awaitable[object]]) -> set[str]:
+    found = explore(program, cancel=True, stop_on_failure=False)
+    assert found.exhausted
+    return set(found.outcomes) | {failure.summary for failure in found.failures}
+
+
+def test_each_checkpoint_in_turn() -> None:
+    """A checkpoint that is left out is a bug that is left in."""
+
+    async def program() -> list[int]:
+        done: list[int] = []
+
+        async def work() -> None:
+            for i in range(4):
+                await trio.lowlevel.checkpoint()
+                done.append(i)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+        return done
+
+    assert outcomes(program) == {repr(list(range(n))) for n in range(5)}
+
+
+def test_a_cancelled_access_is_not_done() -> None:
+    """Cancelled at a cell, the task ends before the access: never between access and return."""
+
+    async def program() -> tuple[int, list[int]]:
+        cell = Cell(0, "cell")
+        seen: list[int] = []
+
+        async def work() -> None:
+            seen.append(await cell.update(lambda value: value + 1))
+            seen.append(await cell.update(lambda value: value + 1))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+        return cell.peek(), seen
+
+    assert outcomes(program) == {"(0, [])", "(1, [1])", "(2, [1, 2])"}
+
+
+def test_shields() -> None:
+    """Nothing comes through a shield; what is pending comes at the first checkpoint after it."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+
+        async def work() -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+                await trio.lowlevel.checkpoint()
+            log.append("out")
+            await trio.lowlevel.checkpoint_if_cancelled()
+            log.append("not cancelled")
+            await trio.sleep(1)
+            log.append("end")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+        return log
+
+    whole = ["out", "not cancelled", "end"]
+    assert outcomes(program) == {repr(whole[:n]) for n in (1, 2, 3)}
+
+
+def test_children_go_with_their_parent() -> None:
+    """A cancelled task takes its nursery along, asleep or not; its siblings stay."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+
+        async def child() -> None:
+            try:
+                await trio.sleep(1)
+                log.append("child")
+            except trio.Cancelled:
+                log.append("child cancelled")
+                raise
+
+        async def parent() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+            log.append("parent")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parent)
+        return log
+
+    assert outcomes(program) == {
+        "['child', 'parent']",
+        "['child cancelled', 'parent']",
+        "['child cancelled']",
+        "['child']",
+    }
+
+
+def test_starting_tasks_are_left_alone() -> None:
+    """The death of a task before `started` is its starter's error, and would be a false alarm."""
+
+    async def program() -> object:
+        async def service(task_status: trio.TaskStatus[int]) -> None:
+            await trio.lowlevel.checkpoint()
+            task_status.started(3)
+            await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            return await nursery.start(service)
+
+    found = check(program, cancel=True)
+    assert list(found.outcomes) == ["3"]
+    assert found.cancellations
+
+
+def test_idle_and_deadlocked_nodes_offer_cancellations() -> None:
+    """Before who waits for idleness wakes, before time passes, and where only it could help."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+
+        async def idle() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            log.append("idle")
+
+        async def sleep() -> None:
+            await trio.sleep(1)
+            log.append("slept")
+
+        async def stuck() -> None:
+            with trio.move_on_after(2):
+                await trio.sleep_forever()
+            log.append("late")
+            await trio.Event().wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(idle)
+            nursery.start_soon(sleep)
+            nursery.start_soon(stuck)
+        return log
+
+    assert outcomes(program) == {
+        "deadlock: stuck waits for Event.wait",
+        "['idle', 'slept', 'late']",
+        "['idle', 'slept']",
+    }
+
+
+# -- what is offered is enough -----------------------------------------------------------------
+
+
+def locked(log: list[str]) -> list[Callable[[], Awaitable[None]]]:
+    lock = trio.Lock()
+
+    async def work() -> None:
+        async with lock:
+            await trio.lowlevel.checkpoint()
+        log.append("x")
+
+    return [work, work]
+
+
+def signalled(log: list[str]) -> list[Callable[[], Awaitable[None]]]:
+    event, done = trio.Event(), trio.Event()
+
+    async def wait() -> None:
+        try:
+            await event.wait()
+            log.append("woken")
+        finally:
+            done.set()
+            log.append("left")
+
+    async def give() -> None:
+        event.set()
+        with trio.CancelScope(shield=True):
+            await done.wait()
+        log.append("given")
+
+    return [wait, give]
+
+
+def nested(log: list[str]) -> list[Callable[[], Awaitable[None]]]:
+    async def child() -> None:
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            log.append("child")
+
+    async def parent() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            await trio.lowlevel.checkpoint()
+            log.append("body")
+
+    return [parent]
+
+
+@pytest.mark.parametrize("make", [locked, signalled, nested])
+def test_nothing_is_lost_by_what_is_not_offered(
+    make: Callable[[list[str]], list[Callable[[], Awaitable[None]]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cancelling every living task at every node, alone, leads to the same outcomes."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for task in make(log):
+                nursery.start_soon(task)
+        return log
+
+    with_the_reduction = explore(program, cancel=True, stop_on_failure=False, schedules=20_000)
+
+    def started(strand: engine.Strand) -> bool:
+        return strand.scope is not None and strand.scope._cancel_status is not None
+
+    monkeypatch.setattr(engine, "_is_cancellable", started)
+    monkeypatch.setattr(engine, "_runs_on", lambda _: False)
+    everything = explore(program, cancel=True, stop_on_failure=False, schedules=20_000)
+    assert with_the_reduction.exhausted
+    assert everything.exhausted
+    assert with_the_reduction.schedules < everything.schedules
+    assert set(with_the_reduction.outcomes) == set(everything.outcomes)
+    assert {f.summary for f in with_the_reduction.failures} == {
+        f.summary for f in everything.failures
+    }

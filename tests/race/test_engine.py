@@ -1,0 +1,492 @@
+"""What the explorer relies on in trio, and what its one schedule does with it.
+
+If a new trio breaks the first part, the message says what has changed, and in which file of ours
+to look.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import itertools
+import socket
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from trio import _threads
+from trio._core import _run
+from trio._core._entry_queue import EntryQueue
+from trio._core._traps import CancelShieldedCheckpoint
+
+from aspf.race import Cell, NotDeterministic, TeardownStuck, explore, replay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+SOURCE = inspect.getsource(_run.unrolled_run)
+
+
+@pytest.mark.parametrize(
+    ("holds", "sentence"),
+    [
+        (
+            inspect.isgeneratorfunction(_run.unrolled_run),
+            "trio's run loop is no generator any more: we can't drive it",
+        ),
+        (
+            list(inspect.signature(_run.unrolled_run).parameters)
+            == ["runner", "async_fn", "args", "host_uses_signal_set_wakeup_fd"],
+            "the parameters of trio's run loop have changed",
+        ),
+        (
+            "batch = list(runner.runq)\n            runner.runq.clear()" in SOURCE,
+            "trio's loop takes its batch in another way: Schedule.__iter__ isn't asked for it",
+        ),
+        (
+            "idle_primed is not None and not runner.runq" in SOURCE,
+            "trio's loop wakes who waits for idleness in another way: Schedule.__bool__ steers that",
+        ),
+        (
+            "runner.deadlines.expire(now)" in SOURCE
+            and SOURCE.index("runner.deadlines.expire(now)") < SOURCE.index("batch = "),
+            "trio's loop expires deadlines elsewhere: a jump of our clock would come too late",
+        ),
+        (
+            "self.runq.append(task)" in inspect.getsource(_run.Runner.reschedule),
+            "trio queues runnable tasks in another way: Schedule.append doesn't see them",
+        ),
+        (
+            "self.reschedule(task, None)" in inspect.getsource(_run.Runner.spawn_impl),
+            "a task isn't queued at once when it is spawned: Schedule._meet doesn't see it",
+        ),
+        (
+            {
+                "clock",
+                "instruments",
+                "io_manager",
+                "ki_manager",
+                "strict_exception_groups",
+                "system_context",
+                "runq",
+                "entry_queue",
+            }
+            <= set(inspect.signature(_run.Runner).parameters),
+            "trio's Runner is made of other parts: see _make_runner",
+        ),
+        (
+            {
+                "coro",
+                "_next_send_fn",
+                "_abort_func",
+                "_cancel_status",
+                "_cancel_points",
+                "_child_nurseries",
+                "_eventual_parent_nursery",
+                "_ki_protected",
+                "_runner",
+            }
+            <= set(_run.Task.__slots__),
+            "trio's Task has lost an attribute that Strand or Schedule reads",
+        ),
+        (
+            {"effectively_cancelled", "_children", "_scope", "_parent"}
+            <= set(_run.CancelStatus.__slots__),
+            "trio's CancelStatus has lost an attribute that the teardown needs",
+        ),
+        ("_cancel_status" in _run.CancelScope.__slots__, "a CancelScope hides its status"),
+        (
+            "wakeup" in inspect.signature(EntryQueue).parameters,
+            "EntryQueue has no wakeup to replace",
+        ),
+        (inspect.isclass(CancelShieldedCheckpoint), "a schedule point is yielded in another form"),
+        (
+            callable(getattr(_threads, "start_thread_soon", None)),
+            "trio starts threads elsewhere: they are not refused any more",
+        ),
+        (
+            isinstance(trio.Cancelled._create(source="explicit", reason=""), trio.Cancelled),
+            "trio.Cancelled is made in another way: Schedule.turn can't raise it",
+        ),
+    ],
+)
+def test_trio_is_as_we_know_it(holds: bool, sentence: str) -> None:
+    """Each internal of trio that aspf/race/_engine.py touches, by name."""
+    assert holds, f"trio {trio.__version__} differs: {sentence}"
+
+
+# -- control -----------------------------------------------------------------------------------
+
+
+async def spawns() -> str:
+    """Nested nurseries, and tasks that start tasks."""
+    order: list[str] = []
+
+    async def leaf(name: str) -> None:
+        order.append(name)
+
+    async def parent(name: str) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leaf, name)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(leaf, name.upper())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parent, "a")
+        nursery.start_soon(parent, "b")
+    return "".join(order)
+
+
+def test_every_order_of_dynamic_tasks() -> None:
+    """A tool that controls only the tasks that it started itself misses most orders."""
+    found = explore(spawns)
+    assert found.exhausted
+    everything = {"".join(word) for word in itertools.permutations("aAbB")}
+    assert {text.strip("'") for text in found.outcomes} == everything
+
+
+def test_virtual_time() -> None:
+    """An hour passes at once, and only when nobody can run; ties come in both orders."""
+
+    async def program() -> list[tuple[str, float]]:
+        log: list[tuple[str, float]] = []
+
+        async def sleeper() -> None:
+            await trio.sleep(3600)
+            log.append(("slept", trio.current_time()))
+
+        async def limited() -> None:
+            with trio.move_on_after(3600):
+                await trio.sleep_forever()
+            log.append(("moved on", trio.current_time()))
+
+        async def busy() -> None:
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+            log.append(("busy", trio.current_time()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleeper)
+            nursery.start_soon(limited)
+            nursery.start_soon(busy)
+        return log
+
+    slept, moved, busy = ("slept", 3600.0), ("moved on", 3600.0), ("busy", 0.0)
+    assert set(explore(program).outcomes) == {
+        repr([busy, slept, moved]),
+        repr([busy, moved, slept]),
+    }
+
+
+def test_waiting_for_idleness() -> None:
+    """It comes before any jump of the clock, and is no deadlock; waiters of cells are idle, too."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+        cell = Cell(0, "cell")
+
+        async def idle() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            log.append("idle")
+            await cell.set(1)
+
+        async def sleep() -> None:
+            await trio.sleep(1)
+            log.append("slept")
+
+        async def wait() -> None:
+            await cell.wait_until(bool)
+            log.append("set")
+
+        async with trio.open_nursery() as nursery:
+            for task in (idle, sleep, wait):
+                nursery.start_soon(task)
+        return log
+
+    assert list(explore(program).outcomes) == ["['idle', 'set', 'slept']"]
+
+
+def test_statistics_work() -> None:
+    """A program may ask its run loop how it is."""
+
+    async def program() -> object:
+        statistics = trio.lowlevel.current_statistics()
+        return statistics.tasks_runnable, statistics.io_statistics.backend  # type: ignore[attr-defined]
+
+    assert list(explore(program).outcomes) == ["(0, 'aspf.race')"]
+
+
+def test_run_sync_soon_works() -> None:
+    """Async generators are finalised through it; a stub that doesn't wake hangs every run."""
+
+    async def program() -> list[int]:
+        done: list[int] = []
+        token = trio.lowlevel.current_trio_token()
+        token.run_sync_soon(done.append, 1)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        token.run_sync_soon(done.append, 2)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        return done
+
+    assert list(explore(program).outcomes) == ["[1, 2]"]
+
+
+def test_abandoned_async_generators_end_with_the_run() -> None:
+    """One that a program leaves half-way is closed within its run, and not in the next."""
+    closed: list[int] = []
+    kept: list[AsyncGenerator[int, None]] = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            closed.append(1)
+
+    async def program() -> int:
+        kept.append(numbers())
+        return await anext(kept[-1])
+
+    assert list(explore(program).outcomes) == ["1"]
+    assert closed == [1]
+
+
+# -- what no schedule can repeat ---------------------------------------------------------------
+
+
+async def starts_a_thread() -> None:
+    """Real parallelism."""
+    await trio.to_thread.run_sync(int)
+
+
+async def reads_a_socket() -> None:
+    """Real I/O."""
+    with socket.socket() as sock:
+        await trio.lowlevel.wait_readable(sock)
+
+
+async def closes_a_socket() -> None:
+    """Harmless: nobody waits."""
+    left, right = trio.socket.socketpair()
+    left.close()
+    right.close()
+
+
+@pytest.mark.parametrize(
+    ("work", "call"),
+    [
+        (starts_a_thread, "trio.to_thread.run_sync()"),
+        (reads_a_socket, "trio.lowlevel.wait_readable()"),
+    ],
+)
+@pytest.mark.parametrize("where", ["main", "child"])
+def test_the_outside_world_is_refused(work: Callable[[], Any], call: str, where: str) -> None:
+    """The error names the task and the call, wherever it is and whatever the task does about it."""
+
+    async def program() -> None:
+        if where == "main":
+            await work()
+        else:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work, name="the culprit")
+
+    name = "main" if where == "main" else "the culprit"
+    with pytest.raises(NotDeterministic) as caught:
+        explore(program)
+    assert str(caught.value).startswith(f"task '{name}' called {call}")
+
+
+def test_closing_a_socket_is_not() -> None:
+    """No result depends on it."""
+    assert explore(closes_a_socket).schedules == 1
+
+
+def test_threads_work_elsewhere() -> None:
+    """The refusal is taken back, and while it lasts it is for explored programs only."""
+    with pytest.raises(NotDeterministic):
+        explore(starts_a_thread)
+    assert trio.run(trio.to_thread.run_sync, lambda: 3) == 3
+
+
+def test_a_program_that_does_not_repeat_itself() -> None:
+    """A search that goes on with other choices than it had seen proves nothing."""
+    runs: list[int] = []
+
+    async def program() -> None:
+        runs.append(1)
+        async with trio.open_nursery() as nursery:
+            for _ in range(1 + len(runs) % 2):
+                nursery.start_soon(trio.lowlevel.checkpoint)
+
+    with pytest.raises(NotDeterministic, match=r"task 1 \(checkpoint\).*outlives a run"):
+        explore(program)
+
+
+def test_a_failure_that_does_not_repeat_itself() -> None:
+    """A diagram of another run than the one that failed would be a lie."""
+    runs: list[int] = []
+
+    async def program() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise KeyError
+
+    with pytest.raises(NotDeterministic, match="KeyError"):
+        explore(program)
+
+
+def test_instruments_are_refused() -> None:
+    """Silently ignoring one would leave its user without what it measures."""
+
+    async def program() -> None:
+        trio.lowlevel.add_instrument(trio.abc.Instrument())
+
+    (failure,) = explore(program).failures
+    assert isinstance(failure.error, NotImplementedError)
+
+
+def test_not_from_inside_trio() -> None:
+    """Two run loops in one thread would share one context."""
+
+    async def main() -> None:
+        explore(spawns)
+
+    with pytest.raises(RuntimeError, match="inside a trio program"):
+        trio.run(main)
+
+
+def test_not_from_inside_an_exploration() -> None:
+    """The hook is the process's."""
+
+    async def program() -> None:
+        explore(spawns)
+
+    (failure,) = explore(program).failures
+    assert "inside a trio program" in str(failure.error)
+
+
+def test_what_is_no_program() -> None:
+    """trio's own message, and no crash of the explorer."""
+    with pytest.raises(TypeError, match="async"):
+        explore(lambda: 3)  # type: ignore[arg-type, return-value]
+
+
+def test_an_interrupt_gets_through() -> None:
+    """Control-C is for the person at the keyboard, and no finding."""
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt)
+
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explore(program)
+    assert explore(spawns, schedules=1).schedules == 1
+
+
+def test_an_interrupt_in_the_loop_gets_through() -> None:
+    """It may come while none of the program's code runs; nothing may be left half done."""
+
+    async def program() -> None:
+        def interrupt(_: object) -> bool:
+            raise KeyboardInterrupt
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Cell(0, "cell").wait_until, interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        explore(program)
+    gc.collect()
+    assert explore(spawns, schedules=1).schedules == 1
+
+
+# -- the end of a failed run -------------------------------------------------------------------
+
+
+async def cleans_up_behind_a_shield() -> None:
+    """The tasks that a deadlock leaves have clean-up code, which may shield and sleep."""
+    cell = Cell(0, "cell")
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+                await trio.Event().wait()
+
+    async def shielded() -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await cell.wait_until(bool)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await cell.wait_until(bool)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+        nursery.start_soon(shielded)
+
+
+def test_teardown_is_quiet() -> None:
+    """No warning of coroutines never awaited, no leftover task; the verdict stays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (failure,) = explore(cleans_up_behind_a_shield).failures
+        gc.collect()
+    assert failure.kind == "deadlock"
+    assert failure.summary == "deadlock: task waits for sleep_forever; shielded waits for cell"
+
+
+def swallows() -> Any:
+    """Swallow every Cancelled."""
+
+    async def task() -> None:
+        while True:
+            try:
+                await trio.Event().wait()
+            except trio.Cancelled:
+                pass
+
+    return task
+
+
+def refuses() -> Any:
+    """Wait in a way that refuses to be cancelled."""
+    return partial(trio.lowlevel.wait_task_rescheduled, lambda _: trio.lowlevel.Abort.FAILED)
+
+
+@pytest.mark.parametrize("make", [swallows, refuses])
+def test_a_task_that_will_not_end(make: Callable[[], Any]) -> None:
+    """The explorer must come back, name the task, and leave nothing that complains later."""
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make(), name="the stubborn one")
+
+    with pytest.raises(TeardownStuck, match=r"\(deadlock\).*'the stubborn one'"):
+        explore(program)
+    gc.collect()
+    assert explore(spawns, schedules=1).schedules == 1
+
+
+def test_livelock() -> None:
+    """A run without end is never a pass, and its token repeats it."""
+
+    async def program() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    (failure,) = explore(program, max_steps=50).failures
+    assert failure.kind == "livelock?"
+    assert failure.summary == "no end within 50 steps: perhaps a livelock"
+    assert failure.token == "aspf1:program:0x50,+"
+    again = replay(program, failure.token)
+    assert again is not None
+    assert again.kind == "livelock?"

@@ -1,0 +1,54 @@
+"""Replay tokens: what is written can be read, and nothing else can."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aspf.race._token import Token, format_token, parse_token, safe_name
+
+actions = st.lists(st.integers(-5, 5), max_size=30)
+
+
+@given(st.text(), actions, st.booleans())
+def test_round_trip(name: str, actions: list[int], open_ended: bool) -> None:
+    """A token that reads differently than it was written replays another schedule."""
+    token = format_token(name, actions, open_ended=open_ended)
+    assert parse_token(token) == Token(safe_name(name), tuple(actions), open_ended)
+    assert parse_token(f" {token}\n") == parse_token(token)
+
+
+@given(st.text(), actions)
+def test_a_shell_leaves_it_alone(name: str, actions: list[int]) -> None:
+    """It is pasted behind a command; quotes would be forgotten."""
+    token = format_token(name, actions)
+    assert shlex.split(token) == [token]
+    assert token.isascii()
+
+
+def test_periods() -> None:
+    """One period a run of steps; cancellations and jumps of the clock one each."""
+    token = format_token("a b", [0, 1, 1, 1, 2, ~1, ~0, ~0, 12], open_ended=True)
+    assert token == "aspf1:a-b:0,1x3,2,c1,t,t,12,+"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no replay token"),
+        ("aspf2:x:0", "no replay token"),
+        ("aspf1:0,1", "no replay token"),
+        ("aspf1:x:0,y", "'y' in the replay token"),
+        ("aspf1:x:0,1x0", "'1x0'"),
+        ("aspf1:x:c0", "'c0'"),
+        ("aspf1:x:+,0", r"'\+'"),
+        ("aspf1:x:0,,1", "''"),
+    ],
+)
+def test_what_is_no_token(text: str, message: str) -> None:
+    """A mistyped token must not replay something else."""
+    with pytest.raises(ValueError, match=message):
+        parse_token(text)
