@@ -151,4 +151,5 @@ def demo(session: nox.Session) -> None:
     session.install(".[cli]")
     session.chdir(session.create_tmp())
     session.run("aspf", "faults")
+    session.run("aspf", "faults", "--layout", "split", "--io", "1", "--writers", "1")
     session.run("aspf", "race", "lost-wakeup")

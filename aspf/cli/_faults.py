@@ -199,12 +199,12 @@ def _count(number: int, thing: str) -> str:
 
 def table(rows: Sequence[FaultRow]) -> Table:
     """Lay the rows out for a terminal."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("locking", no_wrap=True, min_width=15)
+    drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    drawn.add_column("locking", no_wrap=True)
     names = ["page-faults", "faults/s", "hits", "retries", "waits", "p50 ms", "p99 ms"]
     writes = any(row.writes for row in rows)
     for name in [*names, *(["writes", "p99 ms"] if writes else []), "ratio"]:
-        drawn.add_column(name, justify="right")
+        drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [
             row.locking,

@@ -20,16 +20,12 @@ The count went 2, 1, 0, and the wake-up is for 1: CPU 1 sleeps for ever.
 Repeat it: aspf replay {token}
 """
 TABLE = """
-Every protocol, one task faulting, one unmapping: the whole VMA, or its tail.
-The columns on the right say in how many schedules what went wrong:
-  K1  the unmapping task is never woken
-  K2  the last reader touches the VMA after its put, when it is freed already
-  K3  a page is installed beyond the end of a VMA that was shrunk meanwhile
-  the last: a page is installed in a VMA that was removed
+Every protocol against munmap of the whole VMA, and of its tail, in every order of the accesses.
+The columns on the right say in how many schedules what went wrong.
 """
 LEGEND = """
-schedules: complete runs; two that differ only in the order of accesses that don't touch the same
-memory count once. pruned: runs given up because they would have been such a repetition.
+schedules: two that differ only in the order of accesses to different memory count once.
+exhausted: none is left, so a row without failures has none, for these tasks.
 """
 
 

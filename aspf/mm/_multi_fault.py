@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import resources
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, final
 
 import anyio
 import anyio.lowlevel
@@ -39,9 +39,11 @@ from ._file import MappedFile
 from ._proc_maps import parse_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = ("FaultRow", "MultiFault", "sample_maps")
+
+R = TypeVar("R")
 
 LOCKINGS: Final[tuple[Locking, ...]] = ("mmap_lock", "mmap_lock_retry", "speculative")
 WINDOW: Final = 2 << 20
@@ -114,6 +116,7 @@ class _Slow:
 class _Tally:
     """What the tasks of one locking have counted."""
 
+    clock: Callable[[], float]
     seconds: list[float]
     rates: list[float]
     writes: list[float]
@@ -151,17 +154,25 @@ class MultiFault:
     seconds: float = 2.0
     lockings: tuple[Locking, ...] = LOCKINGS
 
-    async def run(self, progress: Callable[[float], None] = lambda _: None) -> list[FaultRow]:
+    async def run(
+        self,
+        progress: Callable[[float], None] = lambda _: None,
+        *,
+        clock: Callable[[], float] = perf_counter,
+    ) -> list[FaultRow]:
         """Run the rounds; each round runs every locking, so that a slow machine slows them all.
+
+        A cancelled call has closed the files and the address spaces.
 
         Args:
             progress: Called with the finished part, from 0 to 1.
+            clock: What the time is, in seconds.
 
         Raises:
             ValueError: If *maps* can't be read, or has nothing that a task could touch.
             OSError: If *file* can't be opened.
         """
-        tallies = {locking: _Tally([], [], []) for locking in self.lockings}
+        tallies = {locking: _Tally(clock, [], [], []) for locking in self.lockings}
         steps = ROUNDS * len(self.lockings)
         async with AsyncExitStack() as stack:
             spaces = {x: await self._space(x, stack) for x in tallies}
@@ -259,7 +270,7 @@ class MultiFault:
         self, space: AddressSpace, windows: list[list[tuple[int, int, int]]], tally: _Tally
     ) -> None:
         before = space.statistics()
-        started = perf_counter()
+        started = tally.clock()
         end = started + self.seconds / ROUNDS
         async with anyio.create_task_group() as tasks:
             for _ in range(self.writers):
@@ -267,7 +278,7 @@ class MultiFault:
             async with anyio.create_task_group() as faulting:
                 for mine in windows:
                     faulting.start_soon(_touch, space, mine, end, tally)
-            elapsed = perf_counter() - started
+            elapsed = tally.clock() - started
             tasks.cancel_scope.cancel()
         after = space.statistics()
         faults = after.minor_faults + after.major_faults
@@ -292,16 +303,16 @@ async def _touch(
     space: AddressSpace, windows: list[tuple[int, int, int]], end: float, tally: _Tally
 ) -> None:
     """Touch every page of the windows, drop them, and begin again, until the time is over."""
-    seconds = tally.seconds
+    seconds, clock = tally.seconds, tally.clock
     while True:
         for start, stop, access in windows:
             for address in range(start, stop, PAGE_SIZE):
-                before = perf_counter()
+                before = clock()
                 if access == PROT_WRITE:
                     await space.write(address, b"\1")
                 else:
                     await space.read(address, 1)
-                now = perf_counter()
+                now = clock()
                 seconds.append(now - before)
                 if now > end:
                     await space.madvise(start, stop - start, MADV_DONTNEED)
@@ -309,10 +320,10 @@ async def _touch(
             await space.madvise(start, stop - start, MADV_DONTNEED)
 
 
-async def _timed(tally: _Tally, call: object) -> int:
-    before = perf_counter()
-    result: int = await call  # type: ignore[misc]
-    tally.writes.append(perf_counter() - before)
+async def _timed(tally: _Tally, call: Awaitable[R]) -> R:
+    before = tally.clock()
+    result = await call
+    tally.writes.append(tally.clock() - before)
     return result
 
 

@@ -201,7 +201,7 @@ def _open_reverse(path: Sequence[Step], at: int) -> None:
     able = [task for task in firsts if task in step.actions]
     if able:
         step.opened.add(able[0])
-    else:
+    else:  # pragma: no cover - who begins the way could run; should that be wrong, all are opened
         step.opened = None
 
 

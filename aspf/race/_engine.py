@@ -249,7 +249,7 @@ class Schedule:
             self._abandon(loop)
             if isinstance(error.__cause__, TeardownStuck | KeyboardInterrupt):
                 raise error.__cause__ from None
-            raise
+            raise  # pragma: no cover - an error of trio's own, or of ours
         finally:
             _hook.current = _hook.recorder = None
             current_library.name = library
@@ -395,13 +395,16 @@ class Schedule:
         """Judge the step that has just ended."""
         if self._watcher is not None and self._stepped is not None:
             self._watcher.stop(self._stepped, self._situation(self._stepped))
+            self._stepped = None
         if self.error is not None:
             self._end("error")
         elif len(self.actions) >= self._max_steps:
             self._end("livelock?")
         elif self._undelivered is not None:
             strand, self._undelivered = self._undelivered, None
-            if strand.is_alive and not strand.task._cancel_status.effectively_cancelled:
+            assert strand.scope is not None
+            status = strand.scope._cancel_status
+            if status is not None and _is_shielded(strand.task, status):
                 self._end("pruned")
 
     def _possible(self) -> list[int]:
@@ -578,11 +581,16 @@ class Schedule:
                     text = f"*** never woken: waits for {sleeper.what}"
                     self._watcher.mark(self.strands[sleeper.number], text)
         self._watcher = _hook.recorder = None
+        nursery = self._main_nursery
+        nursery.cancel_scope.cancel(reason="the schedule is over")
+        self._unshield(nursery._cancel_status)
+
+    @property
+    def _main_nursery(self) -> trio.Nursery:
         assert self._runner.main_task is not None
         nursery = self._runner.main_task.parent_nursery
-        if nursery is not None:
-            nursery.cancel_scope.cancel(reason="the schedule is over")
-            self._unshield(nursery._cancel_status)
+        assert nursery is not None
+        return nursery
 
     def _unshield(self, status: _run.CancelStatus) -> None:
         for child in list(status._children):
@@ -596,10 +604,7 @@ class Schedule:
         numbers = self._ready or [n for n in self._waiting if self.strands[n].holds()]
         if not numbers:
             # Clean-up code has opened a shield of its own and sleeps in it.
-            assert self._runner.main_task is not None
-            nursery = self._runner.main_task.parent_nursery
-            if nursery is not None:
-                self._unshield(nursery._cancel_status)
+            self._unshield(self._main_nursery._cancel_status)
             numbers = self._ready or [n for n in self._waiting if self.strands[n].holds()]
         if not numbers or self._teardown_steps > TEARDOWN_STEPS:
             self._give_up()
@@ -635,7 +640,9 @@ def _is_cancellable(strand: Strand) -> bool:
     task, scope = strand.task, strand.scope
     if scope is None or scope._cancel_status is None:  # main, not started, or ended
         return False
-    if task._eventual_parent_nursery is not None or task._cancel_status.effectively_cancelled:
+    # A scope within may be cancelled already (its time is over, say); ours still makes a
+    # difference then: the task won't go on behind that scope.
+    if task._eventual_parent_nursery is not None or scope._cancel_status.effectively_cancelled:
         return False
     if task._child_nurseries or strand.is_queued:
         return True
@@ -694,7 +701,7 @@ async def _cancellable(coro: Awaitable[Any], scope: trio.CancelScope) -> Any:
 
 def _close(coro: types.CoroutineType[Any, Any, Any]) -> None:
     # It has had its chance to end properly. Nurseries await once more in their clean-up, each.
-    for _ in range(100):
+    for _ in range(100):  # pragma: no branch - but not for ever
         with suppress(BaseException):
             coro.close()
         if coro.cr_frame is None:
@@ -764,17 +771,14 @@ class _Wakeup:
     """
 
     def __init__(self) -> None:
-        self._woken = False
         self._task: trio.lowlevel.Task | None = None
 
     async def wait_woken(self) -> None:
-        if not self._woken:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        self._woken = False
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def wakeup_thread_and_signal_safe(self) -> None:
-        self._woken = True
+        # The task looks at its queue before it waits, and there is only one thread.
         if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)

@@ -128,7 +128,7 @@ def test_free_wakes_who_waits() -> None:
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()
             await memory.free()
-        with pytest.raises(UseAfterFree, match="^'memory' was touched"):
+        with pytest.raises(UseAfterFree, match=r"^'memory' was touched"):
             await memory.free()
         with pytest.raises(UseAfterFree):
             await cell.set(1)

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import socket
 import warnings
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from trio._core import _run
 from trio._core._entry_queue import EntryQueue
 from trio._core._traps import CancelShieldedCheckpoint
 
-from aspf.race import Cell, NotDeterministic, TeardownStuck, explore, replay
+from aspf.race import Cell, Lifetime, NotDeterministic, TeardownStuck, _hook, explore, replay
+from aspf.race._engine import exploring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -370,7 +372,7 @@ def test_not_from_inside_an_exploration() -> None:
 
 
 def test_what_is_no_program() -> None:
-    """trio's own message, and no crash of the explorer."""
+    """The message is trio's own, and no crash of the explorer."""
     with pytest.raises(TypeError, match="async"):
         explore(lambda: 3)  # type: ignore[arg-type, return-value]
 
@@ -404,6 +406,31 @@ def test_an_interrupt_in_the_loop_gets_through() -> None:
         explore(program)
     gc.collect()
     assert explore(spawns, schedules=1).schedules == 1
+
+
+def test_threads_work_beside_an_exploration() -> None:
+    """Another thread's trio program may start threads while we explore."""
+    with exploring():
+        assert trio.run(trio.to_thread.run_sync, lambda: 3) == 3
+
+
+def test_one_exploration_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells have one hook for the whole process."""
+    monkeypatch.setattr(_hook, "current", object())
+    with pytest.raises(RuntimeError, match="one exploration at a time"):
+        explore(spawns)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_left_as_it_was(enabled: bool) -> None:
+    """Runs are done without it; a program that had it off must not find it on."""
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        explore(spawns, schedules=1)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
 
 
 # -- the end of a failed run -------------------------------------------------------------------
@@ -444,15 +471,36 @@ def test_teardown_is_quiet() -> None:
     assert failure.summary == "deadlock: task waits for sleep_forever; shielded waits for cell"
 
 
+def test_the_verdict_is_the_first_error() -> None:
+    """Clean-up that touches freed memory, or the outside world, is no second finding."""
+
+    async def program() -> None:
+        memory = Lifetime("memory")
+        cell = Cell(0, "cell", lifetime=memory)
+
+        async def clean_up(work: Callable[[], Any]) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await work()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clean_up, cell.get)
+            nursery.start_soon(clean_up, starts_a_thread)
+            await memory.free()
+
+    (failure,) = explore(program).failures
+    assert failure.kind == "deadlock"
+
+
 def swallows() -> Any:
     """Swallow every Cancelled."""
 
     async def task() -> None:
         while True:
-            try:
+            with suppress(trio.Cancelled):
                 await trio.Event().wait()
-            except trio.Cancelled:
-                pass
 
     return task
 

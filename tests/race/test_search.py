@@ -61,6 +61,27 @@ def test_every_interleaving_without_the_promise(tasks: int, interleavings: int) 
     assert (found.schedules, found.pruned, found.exhausted) == (interleavings, 0, True)
 
 
+def test_time_is_a_barrier() -> None:
+    """What happens before a jump of the clock isn't exchanged with what happens after it."""
+
+    async def program() -> int:
+        cell = Cell(0, "cell")
+
+        async def work(factor: int) -> None:
+            await cell.update(lambda value: value * factor + 1)
+            await trio.sleep(1)
+            await cell.update(lambda value: value * factor + 1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work, 2)
+            nursery.start_soon(work, 3)
+        return cell.peek()
+
+    found = explore(program, shared="cells")
+    assert (found.schedules, found.exhausted) == (4, True)
+    assert set(found.outcomes) == set(explore(program).outcomes)
+
+
 # -- random programs against the plain enumeration --------------------------------------------
 
 Op = tuple[str, int, int]
