@@ -56,7 +56,10 @@ OTHERS = "anyio|asyncio|click|collections|contextlib|enum|os|pathlib|rich|trio|t
 BUILTINS = (
     "bool|bytes|bytearray|dict|float|frozenset|int|list|memoryview|object|set|slice|str|tuple"
 )
-TYPING = "Any|Awaitable|Callable|Collection|Hashable|Iterable|Iterator|Mapping|Path|Self|Sequence"
+TYPING = (
+    "AbstractAsyncContextManager|AbstractContextManager|Any|Awaitable|Callable|Collection|Hashable|Iterable"
+    "|Iterator|Mapping|Path|Self|Sequence"
+)
 nitpick_ignore_regex = [
     # Other projects' names: linking to them would need their inventories, and so the network.
     ("py:.*", rf"({OTHERS})\..*"),

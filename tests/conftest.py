@@ -1,8 +1,28 @@
-"""What holds for every test: Hypothesis tries the same inputs each time, however slow the machine."""
+"""What holds for every test: the same inputs each time, and the counts of what was explored."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import pytest
 
 settings.register_profile("aspf", derandomize=True, deadline=None)
 settings.load_profile("aspf")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the explorer ran: "exhausted, no failure" says little without the number."""
+    explored = sorted(
+        {
+            line
+            for report in terminalreporter.stats.get("passed", ())
+            for line in report.capstdout.splitlines()
+            if line.endswith("level: free)")
+        }
+    )
+    if explored:
+        terminalreporter.section("explored")
+        terminalreporter.write("\n".join(explored) + "\n")

@@ -9,7 +9,7 @@ explorer can run every interleaving.
 from __future__ import annotations
 
 from aspf._errors import StalePage
-from aspf._exports import publish
+from aspf._exports import publish as _publish
 from aspf.lab._lost_wakeup import (
     PROTOCOLS,
     Kind,
@@ -70,4 +70,4 @@ __all__ = (
     "wait_event",
 )
 
-publish(__name__, globals())
+_publish(__name__, globals())

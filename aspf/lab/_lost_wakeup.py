@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import trio
 
@@ -86,6 +86,7 @@ _MEANINGS: Final[Mapping[Kind, str]] = {
 }
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the exploration of one program found.

@@ -14,7 +14,7 @@ from aspf._errors import (
     TeardownStuck,
     UseAfterFree,
 )
-from aspf._exports import publish
+from aspf._exports import publish as _publish
 from aspf.race._cell import Atomic, Cell, Lifetime
 from aspf.race._explore import Exploration, Failure, Outcome, check, explore, replay
 from aspf.race._hook import note
@@ -40,4 +40,4 @@ __all__ = (
     "replay",
 )
 
-publish(__name__, globals())
+_publish(__name__, globals())

@@ -158,7 +158,7 @@ def explore(
         ...         nursery.start_soon(increment)
         ...     return counter.peek()
         >>> print(explore(lost_update, shared="cells"), end="")
-        lost_update: no failure in 4 schedules (exhaustive search, exhausted, 1 pruned; level: free)
+        lost_update: no failure in 4 schedules (exhaustive search, exhausted; level: free)
         <BLANKLINE>
                2 x 2
                2 x 1

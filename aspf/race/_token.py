@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from aspf.race._engine import TIME
 
@@ -27,6 +27,7 @@ _PERIOD = re.compile(
 )
 
 
+@final
 class Token(NamedTuple):
     """What a token says."""
 

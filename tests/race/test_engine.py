@@ -228,14 +228,15 @@ def test_run_sync_soon_works() -> None:
         done: list[int] = []
         token = trio.lowlevel.current_trio_token()
         token.run_sync_soon(done.append, 1)
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
         token.run_sync_soon(done.append, 2)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        token.run_sync_soon(done.append, 3)
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
         return done
 
-    assert list(explore(program).outcomes) == ["[1, 2]"]
+    assert list(explore(program).outcomes) == ["[1, 2, 3]"]
 
 
 def test_abandoned_async_generators_end_with_the_run() -> None:

@@ -496,6 +496,21 @@ async def test_debug_finds_the_deadlock_behind_an_earlier_edit() -> None:
     assert len(refused) == 1
 
 
+async def test_debug_lets_a_task_wait_for_what_it_does_not_pin() -> None:
+    """Broken if a pin on one retired range forbids waiting for an edit of another."""
+    ranges = RangeMap([(0, 4, "a"), (4, 8, "b")], debug=True)
+    holder = Holder(ranges, 4)
+    async with create_task_group() as tasks:
+        await start(tasks, holder)
+        with ranges.pin(0):
+            held = ranges.remove(0, 4)
+            other = ranges.remove(4, 8)
+            assert not other.done
+            holder.release.set()
+            await other.wait()
+            assert not held.done
+
+
 async def test_debug_names_the_holders() -> None:
     """Broken if nobody can tell which task keeps an edit from settling."""
     ranges = RangeMap([(0, 4, "a")], debug=True)

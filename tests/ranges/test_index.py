@@ -396,6 +396,8 @@ def test_an_index_shows_its_size_and_version() -> None:
     index = RegionIndex([Region(0, 4, "a")])
     index = index.edited(plan_remove(index, 0, 1))
     assert repr(index) == "<RegionIndex of 1 regions, version 1>"
+    edit = plan_remove(index, 0, 2)
+    assert repr(edit) == "Edit((<Region [1, 4) -> 'a'>,) -> (<Region [2, 4) -> 'a'>,), version=1)"
     assert repr(BEFORE) == "<Region [-inf, -inf) -> None>"
 
 

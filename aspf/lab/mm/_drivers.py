@@ -13,7 +13,7 @@ links it, and unlinks it again under the same ``mmap_sem``; the model leaves tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from aspf.lab.mm._mm import Mm
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ("Edit", "do_munmap", "do_page_fault")
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Edit:
     """What a munmap of the pages [start, end) takes away, planned under ``mmap_sem``.

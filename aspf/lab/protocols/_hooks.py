@@ -7,7 +7,7 @@ calls ``write_lock``, ``exclude``, ``publish``, ``settle`` and ``finish``, in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
 if TYPE_CHECKING:
     from aspf.lab.machine import Cpu
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("Hold", "Protocol")
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A VMA that was found for a fault.
