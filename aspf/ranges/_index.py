@@ -164,7 +164,7 @@ class RegionIndex(Generic[T]):
 
         Raises:
             StaleEdit: If the edit was planned on another index.
-            ValueError: If the edit would drop a region that it does not name.
+            ValueError: If the edit would drop or overlap a region that it does not name.
         """
         if edit.version != self.version:
             msg = (
@@ -264,8 +264,11 @@ def _edited(node: Node, level: int, edit: Edit[T], low: Key, high: Key) -> Node:
     keys, slots = node
     if level == LEAF:
         first, last = bisect_left(keys, low), bisect_left(keys, high)
-        if tuple(slots[first + 1 : last + 1]) != edit.old:
-            msg = f"the edit names {edit.old!r}, but it covers {slots[first + 1 : last + 1]!r}"
+        if tuple(slots[first + 1 : last + 1]) != edit.old or low < slots[first].end:
+            msg = (
+                f"the edit names {edit.old!r}; it covers {slots[first + 1 : last + 1]!r} "
+                f"and begins after {slots[first]!r}"
+            )
             raise ValueError(msg)
         keys, slots = keys.copy(), slots.copy()
         keys[first:last] = [region.start for region in edit.new]

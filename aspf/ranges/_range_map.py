@@ -286,8 +286,9 @@ class Watcher(Generic[T]):
 
     def leave(self) -> None:
         """Hear no more. For a watcher of one key, which stands in one region."""
-        if self._region is not None and self._region._watchers is not None:
-            self._region._watchers.pop(self, None)
+        assert self._region is not None
+        assert self._region._watchers is not None
+        self._region._watchers.pop(self, None)
 
     def moved(self, index: RegionIndex[T]) -> None:
         """Find the regions that serve the range now, or fire."""
@@ -421,6 +422,8 @@ class EditBlock(_Editable[T, None]):
         self._index = index
         self._edit: Edit[T] = Edit((), (), index.version)
         self._holes: list[tuple[Key, Key]] = []
+        # Regions that came and went inside the block.
+        self._passing: list[Region[T]] = []
         self.drain: Drain[T] | None = None
 
     @property
@@ -436,6 +439,8 @@ class EditBlock(_Editable[T, None]):
 
     def _apply(self, edit: Edit[T]) -> None:
         self._index = self._index.edited(edit)
+        came = set(map(id, self._edit.new))
+        self._passing += (region for region in edit.old if id(region) in came)
         self._edit = self._edit.then(edit)
 
     def _removed(self, start: Key, end: Key) -> None:
@@ -445,11 +450,12 @@ class EditBlock(_Editable[T, None]):
 class _Fill:
     """A factory in flight, for all who want its range."""
 
-    __slots__ = ("end", "error", "landed", "stale", "start")
+    __slots__ = ("end", "error", "landed", "stale", "start", "task")
 
     def __init__(self, start: Key, end: Key) -> None:
         self.start = start
         self.end = end
+        self.task = anyio.get_current_task().id
         self.landed = anyio.Event()
         # An edit has touched the range since the factory was called: what it read may be old.
         self.stale = False
@@ -644,7 +650,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
     def edit(self) -> Iterator[EditBlock[T]]:
         """Publish several edits as one, on leaving the block.
 
-        Nothing is published if the block raises.
+        Nothing is published if the block raises. A payload that was put in and taken out again
+        inside the block goes to ``on_retire`` as well.
 
         Raises:
             StaleEdit: On leaving, if the map changed since the block was entered.
@@ -667,6 +674,12 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         block.drain = self._publish(block._edit, block._index, None)
         for start, end in block._holes:
             self._outdate_fills(start, end)
+        # What the block was given and didn't keep was never in the map: nothing else retires it.
+        kept = {id(region.payload) for region in block._edit.old}
+        passing = {id(region.payload): region.payload for region in block._passing}
+        for number, payload in passing.items():
+            if number not in kept:
+                self._discard(payload)
 
     def publish(self, edit: Edit[T], *, cleanup: Callable[[], None] | None = None) -> Drain[T]:
         """Make an edit that was planned on `index` visible, and begin to settle it. Never waits.
@@ -852,6 +865,7 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
 
         Raises:
             RangeOverlap: If the range is mapped in part, or to several payloads.
+            RuntimeError: If a factory asks for the range that it is to fill itself.
             ClosedResourceError: After `aclose`, also if the map was closed meanwhile.
         """
         check_range(start, end)
@@ -870,6 +884,9 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
             fill = self._fills.get((start, end))
             if fill is None:
                 await self._lead(start, end, factory)
+            elif fill.task == anyio.get_current_task().id:
+                msg = f"the factory of [{start!r}, {end!r}) asks for the range that it is to fill"
+                raise RuntimeError(msg)
             else:
                 await fill.landed.wait()
                 if fill.error is not None:
@@ -914,7 +931,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         closed; what is still held is retired by its last release.
 
         Raises:
-            DrainDeadlock: If the calling task holds a region of the map; it is not closed then.
+            DrainDeadlock: If the calling task holds a region of the map, or is the factory of a
+                `get_or_insert`; it is not closed then.
             ExceptionGroup: What cleanups and ``on_retire`` raised and no waiter has been told.
         """
         self._refuse_deadlock(None)
@@ -927,6 +945,9 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
                 fill.stale = True
             self._publish(everything, index, None)
         await anyio.lowlevel.checkpoint()
+        while self._fills:
+            # Its payload will come too late, and is retired.
+            await next(iter(self._fills.values())).landed.wait()
         while self._pending:
             drain = next(iter(self._pending))
             if drain._event is None:
@@ -978,7 +999,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
 
     def _owners(self, guard: Guard[T]) -> Iterator[str]:
         """Name who holds a region: tasks where they are known, a number for the rest."""
-        known = list(guard.owners()) or [h._owner for h in self._holds if h._guard is guard]
+        known = [name for _, name in guard.owners()]
+        known = known or [hold._owner for hold in self._holds if hold._guard is guard]
         yield from known
         unknown = guard.pins - len(known)
         if unknown:
@@ -1005,13 +1027,18 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         self._bind()
         task = anyio.get_current_task().id
         pinned = self._debug and any(
-            region.guard.held_by(task) for region in self._waited_for(drain)
+            owner == task
+            for region in self._waited_for(drain)
+            for owner, _ in region.guard.owners()
         )
         if pinned or any(hold._task == task for hold in self._holds):
             msg = (
                 f"this task holds a region of {self!r} and would wait for itself; "
                 "leave the block that holds it, then wait for the drain"
             )
+            raise DrainDeadlock(msg)
+        if drain is None and any(fill.task == task for fill in self._fills.values()):
+            msg = f"a factory can't close {self!r}, which would wait for the factory"
             raise DrainDeadlock(msg)
 
     def _waited_for(self, drain: Drain[T] | None) -> Iterator[Region[T]]:

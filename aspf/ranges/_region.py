@@ -83,14 +83,9 @@ class Guard(Generic[T]):
         """How many hold the region now, published or retired."""
         return self.n if self.drain is None else self.n + BIAS
 
-    def owners(self) -> Iterator[str]:
-        """Name the tasks that hold the region, as far as the guard knows them: not at all."""
+    def owners(self) -> Iterator[tuple[int | None, str]]:
+        """Yield number and name of the tasks that are known to hold the region: of none."""
         return iter(())
-
-    def held_by(self, task_id: int | None) -> bool:
-        """Tell whether the task is known to hold the region."""
-        del task_id
-        return False
 
     def _below_zero(self, n: int) -> None:
         if self.drain is not None and n >= -BIAS:
@@ -129,7 +124,7 @@ class OwnedGuard(Guard[T]):
 
     __slots__ = ("_n", "_owners")
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch - checkers see the attribute of Guard
 
         @property
         def n(self) -> int:
@@ -157,13 +152,9 @@ class OwnedGuard(Guard[T]):
         # A pin may be released by another task than took it; then the oldest entry goes.
         self._owners.remove(owner if owner in self._owners else self._owners[0])
 
-    def owners(self) -> Iterator[str]:
-        """Name the tasks that hold the region, oldest first."""
-        return (name for _, name in self._owners)
-
-    def held_by(self, task_id: int | None) -> bool:
-        """Tell whether the task is known to hold the region."""
-        return any(owner == task_id for owner, _ in self._owners)
+    def owners(self) -> Iterator[tuple[int | None, str]]:
+        """Yield number and name of the tasks that hold the region, oldest first."""
+        return iter(self._owners)
 
 
 @final

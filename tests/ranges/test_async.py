@@ -1166,3 +1166,46 @@ def test_a_pinned_map_refuses_another_event_loop(anyio_backend: str) -> None:
     anyio.run(pin, backend=anyio_backend)
     with pytest.raises(RuntimeError, match="in use in another event loop"):
         anyio.run(ranges.aclose, backend=anyio_backend)
+
+
+async def test_closing_waits_for_a_fill_in_flight() -> None:
+    """Broken if a payload arrives when its owner has gone, and nobody retires it."""
+    retired: list[str] = []
+
+    async def retire(payload: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        retired.append(payload)
+
+    go = anyio.Event()
+
+    async def slow() -> str:
+        await go.wait()
+        return "late"
+
+    async def ask() -> None:
+        with pytest.raises(ClosedResourceError):
+            await ranges.get_or_insert(0, 4, slow)
+
+    async def close() -> None:
+        await ranges.aclose()
+        assert retired == ["late"]
+
+    async with create_task_group() as tasks, RangeMap(on_retire=retire) as ranges:
+        await start(tasks, ask)
+        await start(tasks, close)
+        go.set()
+
+
+async def test_a_factory_may_not_wait_for_itself() -> None:
+    """Broken if a factory that asks for its own range, or closes the map, hangs silently."""
+    ranges: RangeMap[str] = RangeMap()
+
+    async def ask_again() -> str:
+        with pytest.raises(RuntimeError, match="asks for the range that it is to fill"):
+            await ranges.get_or_insert(0, 4, ask_again)
+        with pytest.raises(DrainDeadlock, match="a factory can't close"):
+            await ranges.aclose()
+        return "a"
+
+    region = await ranges.get_or_insert(0, 4, ask_again)
+    assert region.payload == "a"

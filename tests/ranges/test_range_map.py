@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aspf import RangeMap, RangeNotFound, RangeOverlap, Region, StaleEdit
-from aspf.ranges import Edit, UnsettledEdit
+from aspf.ranges import Edit, RegionIndex, UnsettledEdit
 from aspf.ranges._edit import plan_assign, plan_remove, plan_split
 
 if TYPE_CHECKING:
@@ -934,3 +934,27 @@ def test_closed_maps_are_refused_by_name() -> None:
     assert len(ranges) == 0
     assert ranges.statistics().closed
     assert ": closed, 0 unsettled edits>" in repr(ranges)
+
+
+def test_a_payload_that_passes_through_a_block_is_retired() -> None:
+    """Broken if what a block was given and didn't keep is never given back."""
+    retired: list[str] = []
+    ranges = RangeMap([(0, 4, "old")], on_retire=retired.append)
+    with ranges.edit() as edit:
+        edit.insert(8, 12, "passing")
+        edit.split(10)
+        edit.remove(8, 12)
+        edit.split(2)
+        edit.remove(0, 1)
+    assert retired == ["passing"]
+    with ranges.edit() as edit:
+        edit.split(3)
+        edit.remove(0, 4)
+    assert retired == ["passing", "old"]
+
+
+def test_an_edit_that_overlaps_its_neighbour_is_refused() -> None:
+    """Broken if an edit that is planned wrong makes two regions overlap."""
+    index = RegionIndex([Region(0, 4, "a"), Region(6, 8, "b")])
+    with pytest.raises(ValueError, match="begins after <Region"):
+        index.edited(Edit((), (Region(2, 6, "c"),), index.version))

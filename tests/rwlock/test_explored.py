@@ -97,11 +97,11 @@ def explored(
     ("who", "downgrade", "cancel", "schedules"),
     [
         ("rrw", False, False, 210),
-        ("rrw", False, True, 2586),
+        ("rrw", False, True, 3154),
         ("rrw", True, False, 728),
-        ("rrw", True, True, 9544),
+        ("rrw", True, True, 10500),
         ("rww", False, False, 72),
-        ("rww", False, True, 792),
+        ("rww", False, True, 1144),
     ],
 )
 def test_no_order_and_no_cancellation_breaks_the_lock(
