@@ -9,6 +9,16 @@ from hypothesis import settings
 if TYPE_CHECKING:
     import pytest
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let somebody who has an hour exhaust what the suite only samples."""
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="explore every schedule where the test suite draws some at random (minutes)",
+    )
+
+
 settings.register_profile("aspf", derandomize=True, deadline=None)
 settings.load_profile("aspf")
 

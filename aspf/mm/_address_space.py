@@ -189,7 +189,7 @@ class AddressSpace:
             raise ValueError(msg)
         self.locking = locking
         self.pager = pager
-        self.page_table = PageTable()
+        self.page_table: PageTable = PageTable()
         self._layout = partial(
             Layout, task_size=task_size, min_address=min_address, max_map_count=max_map_count
         )

@@ -23,7 +23,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, final
 
 import anyio
-import anyio.lowlevel
 
 from ._address_space import AddressSpace, Locking
 from ._constants import (
@@ -100,11 +99,9 @@ class _Slow:
         self._random = random.Random(1)  # noqa: S311 - the same pages are slow in every round
 
     async def fetch(self, index: int) -> bytes:
-        if self._seconds:
-            is_slow = self._random.random() < 0.01
-            await anyio.sleep(self._seconds * (self._slow if is_slow else 1))
+        is_slow = self._random.random() < 0.01
+        await anyio.sleep(self._seconds * (self._slow if is_slow else 1))
         if self._under is None:
-            await anyio.lowlevel.checkpoint()
             return b""
         await self._under.fetch(index)
         page = self._under.cached(index)
@@ -218,7 +215,7 @@ class MultiFault:
             if path.startswith("/") and await anyio.Path(path).is_file():
                 try:
                     file = await stack.enter_async_context(await MappedFile.open(path))
-                except PermissionError:
+                except OSError:
                     continue
                 opened[path] = self._through(file)
         return opened
@@ -329,17 +326,14 @@ async def _timed(tally: _Tally, call: Awaitable[R]) -> R:
 
 def _windows_of(space: AddressSpace) -> Iterator[tuple[int, int, int]]:
     """Cut what may be touched into windows; private pages that may be written are written."""
-    for line in parse_maps(space.maps()):
-        vma = space.vma_lookup(line.start)
-        if vma is None or line.permissions.startswith("---"):
+    for region in space._map.index:
+        vma, end = region.payload, region.end
+        if not vma.allows(PROT_READ):
             continue
-        end = vma.end
-        file = vma.payload.file
-        if file is not None and file.size is not None:
-            end = min(end, vma.payload.origin + -(-file.size // PAGE_SIZE) * PAGE_SIZE)
-        access = PROT_WRITE if line.permissions.startswith("rw-p") else PROT_READ
-        if line.permissions[0] == "r":
-            yield from ((a, b, access) for a, b in _pieces(vma.start, end))
+        if vma.file is not None and vma.file.size is not None:
+            end = min(end, vma.origin + -(-vma.file.size // PAGE_SIZE) * PAGE_SIZE)
+        access = PROT_WRITE if vma.is_private and vma.allows(PROT_WRITE) else PROT_READ
+        yield from ((low, high, access) for low, high in _pieces(region.start, end))
 
 
 def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -21,11 +21,11 @@ class Page:
     __slots__ = ("data", "is_dirty", "share_count")
 
     def __init__(self, data: bytes | bytearray = b"") -> None:
-        self.data = bytearray(data)
+        self.data: bytearray = bytearray(data)
         self.data.extend(bytes(PAGE_SIZE - len(data)))
         # Invariant: page-table entries that refer to the page, plus one if a page cache does.
-        self.share_count = 0
-        self.is_dirty = False
+        self.share_count: int = 0
+        self.is_dirty: bool = False
 
     def __repr__(self) -> str:
         return f"<Page shared {self.share_count} times{', dirty' if self.is_dirty else ''}>"

@@ -65,7 +65,7 @@ class Anon:
 
     def __init__(self, identity: object = None) -> None:
         # Invariant: set once, in the step that installs the first private writable page.
-        self.identity = identity
+        self.identity: object = identity
 
     def __repr__(self) -> str:
         return "<Anon unfaulted>" if self.identity is None else f"<Anon {id(self.identity):#x}>"

@@ -44,7 +44,7 @@ class Lifetime:
     __slots__ = ("_cells", "_freed", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self._freed = False
         self._cells: list[Cell[Any]] = []
 
@@ -109,8 +109,8 @@ class Cell(Generic[T]):
 
     def __init__(self, value: T, name: str, *, lifetime: Lifetime | None = None) -> None:
         self._value = value
-        self.name = name
-        self.lifetime = lifetime
+        self.name: str = name
+        self.lifetime: Lifetime | None = lifetime
         # Where waiting tasks are parked under plain trio; an explorer evaluates conditions itself.
         self._lot: trio.lowlevel.ParkingLot | None = None
         if lifetime is not None:

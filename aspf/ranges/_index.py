@@ -96,7 +96,7 @@ class RegionIndex(Generic[T]):
         leaf: Node = ([region.start for region in ordered], [BEFORE, *ordered])
         self._root: Node = _cut(_cut(leaf, LEAF), BRANCH)
         self._size = len(ordered)
-        self.version = 0
+        self.version: int = 0
 
     def find(self, key: Key) -> Region[T] | None:
         """Return the region that contains *key*.

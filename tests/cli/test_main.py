@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from aspf.cli import main
 
 
-def test_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken if the script can't be run at all."""
+@pytest.mark.parametrize("run", [main, lambda: runpy.run_module("aspf.cli", run_name="__main__")])
+def test_help(run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken if the script, or ``python -m aspf.cli``, can't be run at all."""
     monkeypatch.setattr(sys, "argv", ["aspf", "--help"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        run()
     assert ended.value.code == 0
     assert "replay" in capsys.readouterr().out
 

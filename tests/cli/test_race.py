@@ -10,6 +10,8 @@ from _golden import check_golden
 from click.testing import CliRunner
 
 from aspf.cli._commands import aspf
+from aspf.lab import program
+from aspf.race import explore
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -50,9 +52,6 @@ def test_the_token_of_the_report_repeats_the_failure(report: str) -> None:
 
 def test_a_token_that_passes_says_so() -> None:
     """Broken if the replay of a good schedule looks like a failure."""
-    from aspf.lab import program
-    from aspf.race import explore
-
     (outcome, *_) = explore(
         program("rfc2009_repaired"), name="rfc2009_repaired.whole"
     ).outcomes.values()

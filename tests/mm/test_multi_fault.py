@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from aspf.mm import MultiFault, sample_maps
+from aspf.mm import MappedFile, MultiFault, sample_maps
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LOCKED, RETRY, SPECULATIVE = range(3)
 
@@ -92,3 +95,24 @@ async def test_real_files_are_read(tmp_path: Path, io: float) -> None:
     )
     rows = await workload.run()
     assert all(row.faults > 0 for row in rows)
+
+
+@pytest.mark.anyio
+async def test_files_that_cannot_be_read_are_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken if a layout with a file of somebody else's, or an empty --file, ends in an error."""
+    named, empty = tmp_path / "named", tmp_path / "empty"
+    named.write_bytes(b"x" * 10_000)
+    empty.write_bytes(b"")
+    opened = MappedFile.open
+
+    async def refuse(path: str) -> MappedFile:
+        if path == str(named):
+            raise PermissionError(path)
+        return await opened(path)
+
+    monkeypatch.setattr(MappedFile, "open", refuse)
+    maps = f"00400000-00402000 r--p 00000000 08:01 5                          {named}\n"
+    workload = MultiFault(layout="maps", maps=maps, file=str(empty), tasks=1, seconds=0.05)
+    assert all(row.faults > 0 for row in await workload.run())
