@@ -30,7 +30,8 @@ def run(**options: object) -> list:
 def test_a_writer_makes_a_convoy_of_locked_faults(every: float) -> None:
     """Broken if faults without the lock wait for the writers, or locked ones don't."""
     rows = run(layout="split", io=0.001, writers=1, every=every)
-    assert rows[SPECULATIVE].ratio > 2.06
+    # 2 to 3 on average; a round sees only a few of the slow pages, so one run is no measurement.
+    assert rows[SPECULATIVE].ratio > 1.5
     assert rows[LOCKED].ratio == 1
     assert rows[LOCKED].write_p99 > rows[SPECULATIVE].write_p99
     assert rows[RETRY].retries > 0 == rows[SPECULATIVE].retries
