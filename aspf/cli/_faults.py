@@ -203,7 +203,7 @@ def table(rows: Sequence[FaultRow]) -> Table:
     drawn.add_column("locking", no_wrap=True)
     names = ["page-faults", "faults/s", "hits", "retries", "waits", "p50 ms", "p99 ms"]
     writes = any(row.writes for row in rows)
-    for name in [*names, *(["writes", "p99 ms"] if writes else []), "ratio"]:
+    for name in [*names, *(["writes", "write p99"] if writes else []), "ratio"]:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [

@@ -103,7 +103,7 @@ class RegionIndex(Generic[T]):
 
         Complexity: O(log n).
         """
-        slots, slot = self._slot(key)
+        _, slots, slot = self._slot(key)
         region: Region[T] = slots[slot]
         return region if key < region.end else None
 
@@ -132,12 +132,13 @@ class RegionIndex(Generic[T]):
                 self._slot(end)  # refuses a key of another type
             found = self if start is None else self._walk(start)
             return tuple(found if end is None else takewhile(lambda r: r.start < end, found))
-        slots, first = self._slot(start)
+        keys, slots, first = self._slot(start)
         if not start < slots[first].end:
             first += 1
         last = first
-        for region in islice(slots, first, None):
-            if not region.start < end:
+        # Slot n has key n - 1.
+        for key in islice(keys, max(first - 1, 0), None):
+            if not key < end:
                 return tuple(slots[first:last])
             last += 1
         # The range may go on in the next leaf.
@@ -189,13 +190,13 @@ class RegionIndex(Generic[T]):
         )
         raise TypeError(msg) from None
 
-    def _slot(self, key: Key) -> tuple[list[Any], int]:
-        """Return a leaf's slots, and the one of the only region that can contain the key."""
+    def _slot(self, key: Key) -> tuple[list[Key], list[Any], int]:
+        """Return a leaf and the slot in it of the only region that can contain the key."""
         try:
             keys, slots = self._root
             keys, slots = slots[bisect_right(keys, key)]
             keys, slots = slots[bisect_right(keys, key)]
-            return slots, bisect_right(keys, key)
+            return keys, slots, bisect_right(keys, key)
         except TypeError:
             self.refuse_key(key)
 

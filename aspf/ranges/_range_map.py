@@ -54,7 +54,7 @@ from bisect import bisect_right
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final
 
 import anyio
 import anyio.lowlevel
@@ -260,12 +260,14 @@ class Watcher(Generic[T]):
 
     @classmethod
     def of_region(cls, region: Region[T]) -> Watcher[T]:
-        """Watch all of a region's range, also where the region has been retired meanwhile."""
+        """Return the watcher of all of a region's range, also if it has been retired meanwhile."""
+        for watcher in region._watchers or ():
+            if (watcher._start, watcher._end) == (region.start, region.end):
+                return watcher
         watcher = cls(region.start, region.end, region.payload)
+        watcher._stand_in(region)
         drain = region.guard.drain
-        if drain is None:
-            watcher._stand_in(region)
-        else:
+        if drain is not None:
             watcher.moved(drain._map.index)
         return watcher
 
@@ -399,14 +401,14 @@ def _both_ends(key: object, usage: str) -> tuple[Key, Key]:
     if not isinstance(key, slice) or key.start is None or key.stop is None:
         msg = f"{usage} needs a start and an end, not {key!r}"
         raise TypeError(msg)
-    _refuse_step(key)
+    if key.step is not None:
+        _refuse_step(key)
     return key.start, key.stop
 
 
-def _refuse_step(key: slice) -> None:
-    if key.step is not None:
-        msg = f"a range has no step; use [{key.start!r}:{key.stop!r}] without {key.step!r}"
-        raise TypeError(msg)
+def _refuse_step(key: slice) -> NoReturn:
+    msg = f"a range has no step; use [{key.start!r}:{key.stop!r}] without {key.step!r}"
+    raise TypeError(msg)
 
 
 @final
@@ -606,7 +608,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
     def __getitem__(self, key: Any) -> Any:
         """Return the payload at a key, or the regions that a slice overlaps, ascending."""
         if isinstance(key, slice):
-            _refuse_step(key)
+            if key.step is not None:
+                _refuse_step(key)
             if key.start is not None and key.stop is not None:
                 check_range(key.start, key.stop)
             return self._plan_on().overlapping(key.start, key.stop)
@@ -641,7 +644,7 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         return self._index
 
     def _apply(self, edit: Edit[T]) -> Drain[T]:
-        return self.publish(edit)
+        return self._publish(edit, self._index.edited(edit), None)
 
     def _removed(self, start: Key, end: Key) -> None:
         self._outdate_fills(start, end)
@@ -710,7 +713,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
     def _publish(
         self, edit: Edit[T], index: RegionIndex[T], cleanup: Callable[[], None] | None
     ) -> Drain[T]:
-        self._refuse_ownerless()
+        if self._retires_async:
+            self._refuse_ownerless()
         drain = Drain(self, cleanup)
         drain.start, drain.end, drain._old = edit.start, edit.end, edit.old
         if self._pending and edit:
@@ -745,7 +749,7 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         return drain
 
     def _refuse_ownerless(self) -> None:
-        if self._retires_async and self._tasks is None:
+        if self._tasks is None:
             msg = (
                 "an async on_retire needs an owner that outlives it: "
                 "`async with RangeMap(on_retire=...) as ranges:`"
@@ -937,7 +941,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         """
         self._refuse_deadlock(None)
         if not self._closed:
-            self._refuse_ownerless()
+            if self._retires_async:
+                self._refuse_ownerless()
             everything = Edit(tuple(self._index), (), self._index.version)
             # Before publishing: on_retire may come back to the map.
             index, self._closed = self._index.edited(everything), True

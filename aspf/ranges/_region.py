@@ -184,7 +184,7 @@ class Region(Generic[T]):
         guard: Counts who holds the region.
     """
 
-    __slots__ = ("_lease", "_watch", "_watchers", "end", "guard", "payload", "start")
+    __slots__ = ("_lease", "_watchers", "end", "guard", "payload", "start")
 
     def __init__(self, start: Key, end: Key, payload: T) -> None:
         self.start: Key = start
@@ -195,7 +195,6 @@ class Region(Generic[T]):
         # Invariant: who wants to hear when a key in here loses its payload; moves to the pieces
         # that keep the payload when the region is retired. A dict for its order.
         self._watchers: dict[Watcher[T], None] | None = None
-        self._watch: Watcher[T] | None = None
 
     @property
     def is_current(self) -> bool:
@@ -220,11 +219,9 @@ class Region(Generic[T]):
         >>> anyio.run(main)
         (False, True)
         """
-        if self._watch is None:
-            from ._range_map import Watcher  # noqa: PLC0415 - a region is made without its map
+        from ._range_map import Watcher  # noqa: PLC0415 - a region is made without its map
 
-            self._watch = Watcher.of_region(self)
-        return self._watch.event
+        return Watcher.of_region(self).event
 
     def __contains__(self, key: Key) -> bool:
         return bool(self.start <= key < self.end)

@@ -67,7 +67,7 @@ def test_munmap_of_a_hole_changes_nothing() -> None:
 def test_munmap_of_a_head_is_refused() -> None:
     """A model that silently cuts what it has no code for is found."""
     mm = Mm(LAYOUT, cpus=1)
-    with pytest.raises(NotImplementedError, match=r"vma1 \[2, 4\).*unmap up to the VMA's end"):
+    with pytest.raises(ValueError, match=r"vma1 \[2, 4\).*unmap up to the VMA's end"):
         trio.run(do_munmap, MmapSem(mm, mm.rcu.cpus[0]), 2, 3)
 
 

@@ -174,3 +174,14 @@ def test_wrong_arguments_say_what_there_is() -> None:
         program("rfc2009", "head")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one"):
         program("rfc2009", faults=0)
+
+
+def test_the_repair_holds_with_two_faulting_tasks() -> None:
+    """Broken if a second fault finds a hole in the repair; the counts are an independent tool's."""
+    schedules = {"whole": 10_354, "tail": 5_810}
+    for row in survey(["rfc2009_repaired"], faults=2):
+        print(row.exploration.headline())  # noqa: T201 - the counts are a result
+        assert not row.found
+        assert row.exploration.exhausted
+        assert row.exploration.schedules == schedules.pop(row.unmap)
+    assert not schedules

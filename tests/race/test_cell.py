@@ -1,4 +1,4 @@
-"""Cells under plain trio, and what an access is."""
+"""Cells under plain trio (pytest-trio runs these), and what an access is."""
 
 from __future__ import annotations
 
@@ -9,132 +9,114 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from aspf.race import Atomic, Cell, Lifetime, UseAfterFree, explore, note
 
 
-def test_values() -> None:
+@pytest.mark.trio
+async def test_values() -> None:
     """An operation that returns the wrong end of a read-modify-write breaks every protocol."""
-
-    async def main() -> None:
-        cell = Cell(1, "cell")
-        assert await cell.get() == 1
-        await cell.set(2)
-        assert await cell.update(lambda value: value + 3) == 5
-        assert await cell.wait_until(lambda value: value == 5) == 5
-        assert await cell.update_when(lambda value: value == 5, lambda _: 0) == 0
-        assert cell.peek() == 0
-        cell.poke(9)
-        assert cell.peek() == 9
-
-    trio.run(main)
+    cell = Cell(1, "cell")
+    assert await cell.get() == 1
+    await cell.set(2)
+    assert await cell.update(lambda value: value + 3) == 5
+    assert await cell.wait_until(lambda value: value == 5) == 5
+    assert await cell.update_when(lambda value: value == 5, lambda _: 0) == 0
+    assert cell.peek() == 0
+    cell.poke(9)
+    assert cell.peek() == 9
 
 
-def test_atomic_is_the_kernels() -> None:
+@pytest.mark.trio
+async def test_atomic_is_the_kernels() -> None:
     """atomic_inc_not_zero accepts negatives: one of the mail's races is made of that."""
-
-    async def main() -> None:
-        count = Atomic(1, "count")
-        assert await count.inc_return() == 2
-        assert await count.dec_return() == 1
-        assert await count.add_return(5) == 6
-        assert await count.sub_return(6) == 0
-        assert not await count.inc_not_zero()
-        assert count.peek() == 0
-        count.poke(-1)
-        assert await count.inc_not_zero()
-        assert count.peek() == 0
-
-    trio.run(main)
+    count = Atomic(1, "count")
+    assert await count.inc_return() == 2
+    assert await count.dec_return() == 1
+    assert await count.add_return(5) == 6
+    assert await count.sub_return(6) == 0
+    assert not await count.inc_not_zero()
+    assert count.peek() == 0
+    count.poke(-1)
+    assert await count.inc_not_zero()
+    assert count.peek() == 0
 
 
-def test_every_access_is_a_checkpoint() -> None:
+@pytest.mark.trio
+async def test_every_access_is_a_checkpoint() -> None:
     """An access that doesn't yield is no scheduling point under plain trio."""
-
-    async def main() -> None:
-        memory = Lifetime("memory")
-        count = Atomic(0, "count", lifetime=memory)
-        for access in (
-            count.get,
-            lambda: count.set(0),
-            lambda: count.update(abs),
-            lambda: count.wait_until(lambda value: value == 0),
-            lambda: count.update_when(lambda value: value == 0, abs),
-            lambda: count.add_return(0),
-            lambda: count.sub_return(0),
-            count.inc_not_zero,
-            count.inc_return,
-            count.dec_return,
-            memory.free,
-        ):
-            with assert_checkpoints():
-                await access()
-
-    trio.run(main)
+    memory = Lifetime("memory")
+    count = Atomic(0, "count", lifetime=memory)
+    for access in (
+        count.get,
+        lambda: count.set(0),
+        lambda: count.update(abs),
+        lambda: count.wait_until(lambda value: value == 0),
+        lambda: count.update_when(lambda value: value == 0, abs),
+        lambda: count.add_return(0),
+        lambda: count.sub_return(0),
+        count.inc_not_zero,
+        count.inc_return,
+        count.dec_return,
+        memory.free,
+    ):
+        with assert_checkpoints():
+            await access()
 
 
-def test_a_cancelled_access_did_not_happen() -> None:
+@pytest.mark.trio
+async def test_a_cancelled_access_did_not_happen() -> None:
     """A write that happened although it raised Cancelled would be done twice by a careful caller."""
-
-    async def main() -> None:
-        memory = Lifetime("memory")
-        cell = Cell(0, "cell", lifetime=memory)
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await cell.set(1)
-        with trio.move_on_after(0):
-            await memory.free()
-        assert cell.peek() == 0
-        assert not memory.freed
-
-    trio.run(main)
+    memory = Lifetime("memory")
+    cell = Cell(0, "cell", lifetime=memory)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await cell.set(1)
+    with trio.move_on_after(0):
+        await memory.free()
+    assert cell.peek() == 0
+    assert not memory.freed
 
 
 @pytest.mark.parametrize("how", ["set", "poke"])
-def test_waiting_really_waits(how: str) -> None:
+@pytest.mark.trio
+async def test_waiting_really_waits(how: str) -> None:
     """Without an explorer nobody else evaluates the condition: the writer must wake the waiter."""
+    cell = Cell(0, "cell")
+    got: list[int] = []
 
-    async def main() -> None:
-        cell = Cell(0, "cell")
-        got: list[int] = []
+    async def wait() -> None:
+        got.append(await cell.update_when(lambda value: value > 1, lambda value: value * 10))
 
-        async def wait() -> None:
-            got.append(await cell.update_when(lambda value: value > 1, lambda value: value * 10))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            nursery.start_soon(wait)
-            await wait_all_tasks_blocked()
-            await cell.set(1)
-            await wait_all_tasks_blocked()
-            assert not got
-            if how == "set":
-                await cell.set(2)
-            else:
-                cell.poke(2)
-        assert got == [20, 200]
-
-    trio.run(main)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await cell.set(1)
+        await wait_all_tasks_blocked()
+        assert not got
+        if how == "set":
+            await cell.set(2)
+        else:
+            cell.poke(2)
+    assert got == [20, 200]
 
 
-def test_free_wakes_who_waits() -> None:
+@pytest.mark.trio
+async def test_free_wakes_who_waits() -> None:
     """A task that waits for a freed cell for ever hides the use after free."""
+    memory = Lifetime("memory")
+    cell = Cell(0, "cell", lifetime=memory)
 
-    async def main() -> None:
-        memory = Lifetime("memory")
-        cell = Cell(0, "cell", lifetime=memory)
+    async def wait() -> None:
+        with pytest.raises(UseAfterFree, match="'cell', which lived in 'memory',"):
+            await cell.wait_until(bool)
 
-        async def wait() -> None:
-            with pytest.raises(UseAfterFree, match="'cell', which lived in 'memory',"):
-                await cell.wait_until(bool)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            await wait_all_tasks_blocked()
-            await memory.free()
-        with pytest.raises(UseAfterFree, match=r"^'memory' was touched"):
-            await memory.free()
-        with pytest.raises(UseAfterFree):
-            await cell.set(1)
-        assert cell.peek() == 0
-
-    trio.run(main)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await memory.free()
+    with pytest.raises(UseAfterFree, match=r"^'memory' was touched"):
+        await memory.free()
+    with pytest.raises(UseAfterFree):
+        await cell.set(1)
+    assert cell.peek() == 0
 
 
 def test_repr_shows_live_state() -> None:

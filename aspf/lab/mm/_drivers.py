@@ -84,7 +84,7 @@ async def do_munmap(protocol: Protocol, start: int, end: int) -> None:
     """Unmap the pages [start, end), as the CPU of *protocol*.
 
     Raises:
-        NotImplementedError: The range cuts a VMA's head off, or a piece out of its middle.
+        ValueError: The range cuts a VMA's head off, or a piece out of its middle.
     """
     await protocol.write_lock()
     edit = await plan_munmap(protocol.mm, start, end)
@@ -104,7 +104,7 @@ async def plan_munmap(mm: Mm, start: int, end: int) -> Edit:
         if vm_start >= end:
             break
         if vm_end > end:
-            raise NotImplementedError(
+            raise ValueError(
                 f"munmap [{start}, {end}) would leave the end of {vma!r} [{vm_start}, {vm_end}): "
                 "the model cuts tails only; unmap up to the VMA's end"
             )
