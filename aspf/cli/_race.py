@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from aspf.lab import format_table, lost_wakeup, program_named, survey
-from aspf.race import ReplayDiverged, parse_token
-from aspf.race import replay as replay_schedule
+from aspf.race import ReplayDiverged, parse_token, replay as replay_schedule
 
 __all__ = ("race", "replay")
 

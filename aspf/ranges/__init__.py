@@ -8,14 +8,14 @@ from aspf._exports import publish as _publish
 
 from ._edit import Edit as Edit
 from ._index import RegionIndex as RegionIndex
-from ._range_map import Drain as Drain
-from ._range_map import EditBlock as EditBlock
-from ._range_map import RangeMap as RangeMap
-from ._range_map import RangeMapStatistics as RangeMapStatistics
-from ._range_map import UnsettledEdit as UnsettledEdit
-from ._region import Guard as Guard
-from ._region import Key as Key
-from ._region import Region as Region
+from ._range_map import (
+    Drain as Drain,
+    EditBlock as EditBlock,
+    RangeMap as RangeMap,
+    RangeMapStatistics as RangeMapStatistics,
+    UnsettledEdit as UnsettledEdit,
+)
+from ._region import Guard as Guard, Key as Key, Region as Region
 
 __all__ = (
     "Drain",

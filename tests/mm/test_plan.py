@@ -6,8 +6,7 @@ import errno
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mm._arena import numbered_file
 
 from aspf.mm import (

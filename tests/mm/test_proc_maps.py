@@ -5,8 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mm._arena import Numbered
 
 from aspf import mm

@@ -8,8 +8,7 @@ import pytest
 import trio
 from race._programs import baton_lock
 
-from aspf.race import Cell, check, explore, replay
-from aspf.race import _engine as engine
+from aspf.race import Cell, _engine as engine, check, explore, replay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

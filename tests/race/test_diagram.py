@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from _golden import check_golden
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from aspf.race._diagram import EVERYWHERE, Row, draw
 from aspf.race._record import without_addresses
