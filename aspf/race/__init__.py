@@ -16,8 +16,11 @@ from aspf._errors import (
 )
 from aspf._exports import publish as _publish
 from aspf.race._cell import Atomic, Cell, Lifetime
-from aspf.race._explore import Exploration, Failure, Outcome, check, explore, replay
+from aspf.race._explore import Exploration, Failure, Outcome, check, explore, record, replay
 from aspf.race._hook import note
+from aspf.race._minimal import Minimal, Switch
+from aspf.race._outcomes import outcome_table
+from aspf.race._recording import Recording
 from aspf.race._token import Token, parse_token
 
 __all__ = (
@@ -26,17 +29,22 @@ __all__ = (
     "Exploration",
     "Failure",
     "Lifetime",
+    "Minimal",
     "NotDeterministic",
     "Outcome",
     "RaceFound",
+    "Recording",
     "ReplayDiverged",
+    "Switch",
     "TeardownStuck",
     "Token",
     "UseAfterFree",
     "check",
     "explore",
     "note",
+    "outcome_table",
     "parse_token",
+    "record",
     "replay",
 )
 

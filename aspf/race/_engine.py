@@ -142,6 +142,9 @@ class Watcher(_hook.Recorder, Protocol):
     def time(self, now: float) -> None:
         """The clock has jumped."""
 
+    def deadlock(self, schedule: Schedule) -> None:
+        """Nobody can run any more; the tasks are still where they wait."""
+
 
 @final
 class Strand:
@@ -166,6 +169,15 @@ class Strand:
     def is_queued(self) -> bool:
         """Whether trio takes the task for runnable; one that waits for a cell's value is, too."""
         return self.task._next_send_fn is not None
+
+    def expired(self, now: float) -> trio.CancelScope | None:
+        """The scope whose deadline has passed and that cancels the task, if there is one."""
+        status: _run.CancelStatus | None = self.task._cancel_status
+        while status is not None and status.effectively_cancelled:
+            if status._scope.cancel_called and status._scope.deadline <= now:
+                return status._scope
+            status = status.parent
+        return None
 
     def holds(self) -> bool:
         """Tell whether the condition that the task waits for holds, or will never be asked."""
@@ -216,6 +228,7 @@ class Schedule:
         self._announced: Operation | None = None
         self._running: Strand | None = None
         self._stepped: Strand | None = None  # only while somebody watches
+        self._writers: dict[Cell[Any] | Lifetime, Strand] = {}  # the last ones; likewise
         self._touched: list[int] = []
         self._cancelled_others = False
         self._places: dict[Cell[Any] | Lifetime, int] = {}
@@ -432,6 +445,8 @@ class Schedule:
             self._last_operation = strand.operation
         strand.operation = None
         if self._watcher is not None:
+            if self._last_operation is not None and self._last_operation.writes:
+                self._writers[self._last_operation.place] = strand
             self._stepped = strand
             self._watcher.step(strand)
         return strand
@@ -576,6 +591,7 @@ class Schedule:
         self.verdict = verdict
         self._chooser.finish(self)
         if verdict == "deadlock" and self._watcher is not None:
+            self._watcher.deadlock(self)
             for sleeper in self.sleepers:
                 if not sleeper.awaits_children:
                     text = f"*** never woken: waits for {sleeper.what}"

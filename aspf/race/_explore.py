@@ -12,20 +12,27 @@ happens to do it. Tasks switch only at awaits that really yield.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+import operator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
-from aspf._errors import NotDeterministic, RaceFound
-from aspf.race._diagram import draw
+from aspf._errors import NotDeterministic, RaceFound, TeardownStuck
 from aspf.race._engine import TIME, Schedule, exploring
+from aspf.race._minimal import Minimal, minimal_of
+from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._record import Trace, without_addresses
+from aspf.race._recording import Recording
 from aspf.race._search import Exhaustive, Random, Repeat, Search
 from aspf.race._token import format_token, parse_token, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-__all__ = ("Exploration", "Failure", "Outcome", "check", "explore", "replay")
+    from aspf.race._minimise import Follow, Found, Kind
+
+__all__ = ("Exploration", "Failure", "Outcome", "check", "explore", "record", "replay")
+
+_ANY = 1 << 30
 
 
 @final
@@ -47,11 +54,28 @@ class Failure:
     token: str
     #: The interleaving in columns, and what went wrong.
     diagram: str
+    #: The same as data.
+    recording: Recording = field(repr=False)
+    #: Which switches it takes, if it was minimised.
+    minimal: Minimal | None = None
 
     def __str__(self) -> str:
         times = "" if self.count == 1 else f", the first of {self.count}"
         head = f"{self.kind} in schedule {self.schedule}{times}"
-        return f"{head}\n\n{self.diagram}\nreplay: {self.token}\n"
+        switches = "" if self.minimal is None else f"\n{self.minimal}"
+        return f"{head}\n\n{self.diagram}{switches}\nreplay: {self.token}\n"
+
+    def as_json(self) -> str:
+        """Write the schedule for a program to read: see `Recording.as_json`."""
+        return self.recording.as_json()
+
+    def as_perfetto(self) -> str:
+        """Write the schedule in Chrome's trace format: see `Recording.as_perfetto`."""
+        return self.recording.as_perfetto()
+
+    def html(self) -> str:
+        """Write the schedule as one page to step through: see `Recording.html`."""
+        return self.recording.html()
 
 
 @final
@@ -65,6 +89,9 @@ class Outcome:
     schedule: int
     #: Repeats that one.
     token: str
+    #: Repeats the one with the fewest switches between tasks, of those that were seen; if the
+    #: exploration minimises, a simpler one if there is any.
+    shortest: str
 
 
 @final
@@ -122,6 +149,7 @@ def explore(
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
+    minimise: bool = False,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
 
@@ -137,6 +165,9 @@ def explore(
             schedules that only differ in the order of independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
+        minimise: At the end look for the schedules with the fewest context switches that fail
+            in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
+            for each.
 
     Returns:
         What was found. ``exhausted`` is true only if no schedule is left.
@@ -178,6 +209,7 @@ def explore(
         else:
             # The limit may have been met by the last schedule that there was.
             strategy.begin()
+        tally.finish(minimise=minimise)
     return Exploration(
         program=name,
         search=search,
@@ -186,7 +218,7 @@ def explore(
         cancellations=tally.cancellations,
         exhausted=strategy.exhausted,
         failures=tuple(tally.failures.values()),
-        outcomes={text: Outcome(*seen) for text, seen in tally.outcomes.items()},
+        outcomes=tally.outcomes,
     )
 
 
@@ -201,6 +233,7 @@ def check(
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
+    minimise: bool = False,
 ) -> Exploration:
     """Explore as `explore` does, and raise if any schedule fails.
 
@@ -220,18 +253,22 @@ def check(
         shared=shared,
         stop_on_failure=stop_on_failure,
         max_steps=max_steps,
+        minimise=minimise,
     )
     if exploration.failures:
         raise RaceFound(str(exploration))
     return exploration
 
 
-def replay(program: Callable[[], Awaitable[object]], token: str) -> Failure | None:
+def replay(
+    program: Callable[[], Awaitable[object]], token: str, *, minimise: bool = False
+) -> Failure | None:
     """Repeat one schedule.
 
     Args:
         program: The program that the token was made with.
         token: From `Failure.token` or `Outcome.token`.
+        minimise: Look for a schedule with fewer context switches that fails in the same way.
 
     Returns:
         How it fails; ``None`` if that schedule passes.
@@ -240,13 +277,38 @@ def replay(program: Callable[[], Awaitable[object]], token: str) -> Failure | No
         ReplayDiverged: The program can't do what the token says.
         ValueError: The token is none.
     """
-    name, actions, open_ended = parse_token(token)
-    cancel = any(action < TIME for action in actions)
-    with exploring():
-        schedule, trace = _run_again(program, actions, cancel=cancel, open_ended=open_ended)
+    name, schedule, trace = _replay(program, token)
     if schedule.verdict is None:
         return None
-    return _diagnose(name, 1, schedule, trace)
+    failure = _diagnose(name, 1, schedule, trace)
+    if not minimise:
+        return failure
+    actions, cancel = schedule.actions, _cancels(schedule.actions)
+    kind = failure.kind, failure.summary
+    with exploring():
+        found = _minimise(program, kind, actions, cancel=cancel, max_steps=_ANY)
+        return failure if found is None else _minimised(program, failure, found, cancel=cancel)
+
+
+def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
+    """Repeat one schedule, failing or not, and keep all that happens in it.
+
+    Args:
+        program: The program that the token was made with.
+        token: From `Failure.token` or `Outcome.token`.
+
+    Raises:
+        ReplayDiverged: The program can't do what the token says.
+        ValueError: The token is none.
+    """
+    return _recording_of(*_replay(program, token))
+
+
+def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, Schedule, Trace]:
+    name, actions, open_ended = parse_token(token)
+    cancel = _cancels(actions)
+    with exploring():
+        return name, *_run_again(program, actions, cancel=cancel, open_ended=open_ended)
 
 
 class _Tally:
@@ -262,8 +324,11 @@ class _Tally:
         self.complete = 0
         self.pruned = 0
         self.cancellations = 0
-        self.failures: dict[tuple[str, str], Failure] = {}
-        self.outcomes: dict[str, tuple[int, int, str]] = {}
+        self.failures: dict[Kind, Failure] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        # What to start from when each is minimised; for outcomes the shortest that was seen.
+        self._failing: dict[Kind, list[int]] = {}
+        self._shortest: dict[str, tuple[tuple[int, int], list[int]]] = {}
 
     @property
     def runs(self) -> int:
@@ -274,7 +339,7 @@ class _Tally:
             self.pruned += 1
             return
         self.complete += 1
-        self.cancellations += any(action < TIME for action in schedule.actions)
+        self.cancellations += _cancels(schedule.actions)
         if schedule.verdict is None:
             self._count_outcome(schedule)
         else:
@@ -282,12 +347,31 @@ class _Tally:
 
     def _count_outcome(self, schedule: Schedule) -> None:
         text = without_addresses(repr(schedule.result))
+        seen = _length(schedule.actions), schedule.actions
         if text in self.outcomes:
-            count, first, token = self.outcomes[text]
-            self.outcomes[text] = count + 1, first, token
+            known = self.outcomes[text]
+            self.outcomes[text] = replace(known, count=known.count + 1)
+            self._shortest[text] = min(self._shortest[text], seen)
         else:
             token = format_token(self._name, schedule.actions)
-            self.outcomes[text] = 1, self.complete, token
+            self.outcomes[text] = Outcome(1, self.complete, token, token)
+            self._shortest[text] = seen
+
+    def finish(self, *, minimise: bool) -> None:
+        """Find the shortest schedules: of those that were seen, or by more runs."""
+        shorten = functools.partial(
+            _minimise, self._program, cancel=self._cancel, max_steps=self._max_steps
+        )
+        for text, (_, actions) in self._shortest.items():
+            found = shorten(("passes", text), actions) if minimise else None
+            token = format_token(self._name, actions if found is None else found.actions)
+            self.outcomes[text] = replace(self.outcomes[text], shortest=token)
+        for kind, actions in self._failing.items() if minimise else ():
+            found = shorten(kind, actions)
+            if found is not None:
+                self.failures[kind] = _minimised(
+                    self._program, self.failures[kind], found, cancel=self._cancel
+                )
 
     def _count_failure(self, schedule: Schedule) -> None:
         kind = str(schedule.verdict), _summary(schedule)
@@ -308,6 +392,7 @@ class _Tally:
                 "state that outlives a run, real time or random numbers"
             )
         self.failures[kind] = _diagnose(self._name, self.complete, again, trace)
+        self._failing[kind] = schedule.actions
 
 
 def _run_again(
@@ -333,24 +418,91 @@ def _run_again(
     return schedule, trace
 
 
+def _minimise(
+    program: Callable[[], Awaitable[object]],
+    kind: Kind,
+    actions: Sequence[int],
+    *,
+    cancel: bool,
+    max_steps: int,
+) -> Found | None:
+    """Look for a schedule with fewer switches that ends in the same way."""
+    # What is found without an end may be as long, what isn't need not be much longer.
+    longest = len(actions) if kind[0] == "livelock?" else min(max_steps, 2 * len(actions) + 100)
+
+    def run(chooser: Follow) -> Kind:
+        schedule = Schedule(program, chooser, cancel=cancel, max_steps=longest)
+        try:
+            schedule.run()
+        except (NotDeterministic, TeardownStuck) as error:
+            # Where no search has been yet, things may be done that none has met.
+            return "refused", str(error)
+        return _kind_of(schedule)
+
+    return minimise_schedule(actions, run, replays=max(20, min(500, 300_000 // len(actions))))
+
+
+def _minimised(
+    program: Callable[[], Awaitable[object]], failure: Failure, found: Found, *, cancel: bool
+) -> Failure:
+    """Make the failure anew from a schedule with fewer switches."""
+    schedule, trace = _run_again(
+        program, found.actions, cancel=cancel, open_ended=failure.kind == "livelock?"
+    )
+    minimal = minimal_of(found, failure.recording.tasks)
+    again = _diagnose(failure.recording.program, failure.schedule, schedule, trace)
+    recording = replace(again.recording, switches=tuple(map(str, minimal.switches)))
+    return replace(again, count=failure.count, recording=recording, minimal=minimal)
+
+
 def _diagnose(name: str, number: int, schedule: Schedule, trace: Trace) -> Failure:
-    kind = schedule.verdict
-    assert kind is not None
-    summary = _summary(schedule)
-    lines = [summary]
-    if kind == "deadlock":
+    recording = _recording_of(name, schedule, trace)
+    lines = [recording.summary]
+    if recording.verdict == "deadlock":
         lines = ["deadlock: nobody can run, and no deadline is pending"]
         lines += (f"  {sleeper}" for sleeper in schedule.sleepers)
-    diagram = draw(trace.rows, trace.names)
+        lines += recording.cycle
+    diagram = recording.diagram
     return Failure(
-        kind=kind,
-        summary=summary,
+        kind=recording.verdict,
+        summary=recording.summary,
         error=schedule.error,
         schedule=number,
         count=1,
-        token=format_token(name, schedule.actions, open_ended=kind == "livelock?"),
+        token=recording.token,
         diagram="\n".join([diagram, *lines, ""] if diagram else [*lines, ""]),
+        recording=recording,
     )
+
+
+def _recording_of(name: str, schedule: Schedule, trace: Trace) -> Recording:
+    verdict, summary = _kind_of(schedule)
+    return Recording(
+        program=name,
+        token=format_token(name, schedule.actions, open_ended=verdict == "livelock?"),
+        verdict=verdict,
+        summary=summary,
+        tasks={strand.number: strand.name for strand in schedule.strands},
+        events=tuple(trace.events),
+        turns=tuple(trace.turns),
+        waits=trace.waits,
+    )
+
+
+def _kind_of(schedule: Schedule) -> Kind:
+    """Say how a schedule ended: two that agree in this are taken for the same."""
+    if schedule.verdict is None:
+        return "passes", without_addresses(repr(schedule.result))
+    return schedule.verdict, _summary(schedule)
+
+
+def _cancels(actions: Sequence[int]) -> bool:
+    return any(action < TIME for action in actions)
+
+
+def _length(actions: Sequence[int]) -> tuple[int, int]:
+    """Order schedules by their changes of task, then by their steps."""
+    return sum(map(operator.ne, actions, actions[1:])), len(actions)
 
 
 def _summary(schedule: Schedule) -> str:
@@ -360,6 +512,8 @@ def _summary(schedule: Schedule) -> str:
         return f"deadlock: {what}"
     if schedule.verdict == "livelock?":
         return f"no end within {len(schedule.actions)} steps: perhaps a livelock"
+    if schedule.verdict == "pruned":
+        return "the cancellation is delivered elsewhere"
     return _describe_error(schedule.error)
 
 
