@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from _golden import check_golden
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from race._programs import account, baton_lock, deadlock01, lost_update
 
-from aspf.race import Cell, Minimal, RaceFound, Switch, check, explore, replay
-from aspf.race import _explore as exploring
-from aspf.race import _minimise as planning
+from aspf.race import (
+    Cell,
+    Minimal,
+    RaceFound,
+    Switch,
+    _explore as exploring,
+    _minimise as planning,
+    check,
+    explore,
+    replay,
+)
 from aspf.race._engine import NOTHING, TIME, Footprint
 from aspf.race._minimal import minimal_of
 from aspf.race._minimise import Choice, Departure, Follow, Found, minimise, normal_form

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from _golden import check_golden
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from aspf.race import Cell, explore
 from aspf.race._wait_for import Wait, cycle_among, describe_cycle
