@@ -15,7 +15,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, final
 
-from aspf._errors import NotDeterministic, RaceFound
+from aspf._errors import NotDeterministic, NotLinearizable, RaceFound
 from aspf.race._diagram import draw
 from aspf.race._engine import TIME, Schedule, exploring
 from aspf.race._record import Trace, without_addresses
@@ -338,7 +338,9 @@ def _diagnose(name: str, number: int, schedule: Schedule, trace: Trace) -> Failu
     assert kind is not None
     summary = _summary(schedule)
     lines = [summary]
-    if kind == "deadlock":
+    if isinstance(schedule.error, NotLinearizable):
+        lines = str(schedule.error).splitlines()
+    elif kind == "deadlock":
         lines = ["deadlock: nobody can run, and no deadline is pending"]
         lines += (f"  {sleeper}" for sleeper in schedule.sleepers)
     diagram = draw(trace.rows, trace.names)

@@ -12,9 +12,11 @@ from aspf.race._diagram import EVERYWHERE, Row
 if TYPE_CHECKING:
     from types import FrameType
 
+    import trio
+
     from aspf.race._engine import Strand
 
-__all__ = ("Trace", "without_addresses")
+__all__ = ("Trace", "name_of", "short", "without_addresses")
 
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 _NOT_THE_PROGRAM = ("aspf.race.", "trio.", "anyio.", "contextlib")
@@ -51,9 +53,7 @@ class Trace:
     def access(self, name: str, before: object, after: object, changed: bool, note: str) -> None:  # noqa: FBT001
         """Keep one access with its values."""
         text = (
-            f"{name}: {_short(before)} -> {_short(after)}"
-            if changed
-            else f"{name} = {_short(after)}"
+            f"{name}: {short(before)} -> {short(after)}" if changed else f"{name} = {short(after)}"
         )
         self.line(f"{text}  # {note}" if note else text)
 
@@ -90,6 +90,12 @@ class Trace:
         self.rows.append(Row(number, len(calls), text))
 
 
+def name_of(task: trio.lowlevel.Task) -> str:
+    """Shorten a task's name: trio's default is the dotted path of its function."""
+    # A name with spaces was given.
+    return task.name if " " in task.name else task.name.rpartition(".")[2]
+
+
 def without_addresses(text: str) -> str:
     """Leave memory addresses out, which no two runs share.
 
@@ -100,7 +106,8 @@ def without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Write a value so that it fits into a column."""
     text = without_addresses(repr(value))
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
