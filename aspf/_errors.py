@@ -11,9 +11,11 @@ import errno
 from typing import Final
 
 __all__ = (
+    "Blocked",
     "BusError",
     "DrainDeadlock",
     "NotDeterministic",
+    "NotLinearizable",
     "RaceFound",
     "RangeInvalidated",
     "RangeNotFound",
@@ -162,4 +164,19 @@ class TeardownStuck(RuntimeError):
     """A schedule was over, but its tasks could not be brought to an end by cancelling them.
 
     A task that swallows every `trio.Cancelled`, or waits where nothing can wake it, does this.
+    """
+
+
+class NotLinearizable(AssertionError):
+    """No order, one call after the other, explains what concurrent calls of an object returned.
+
+    The message shows the calls in columns by task, the longest order that the model explains, and
+    what the model says to the calls that could come next.
+    """
+
+
+class Blocked(Exception):
+    """Raised by a sequential model: in this state the call must wait, and can't take effect.
+
+    It never leaves the check; see `aspf.race.History`.
     """

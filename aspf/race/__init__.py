@@ -8,7 +8,9 @@ scheduling point.
 from __future__ import annotations
 
 from aspf._errors import (
+    Blocked,
     NotDeterministic,
+    NotLinearizable,
     RaceFound,
     ReplayDiverged,
     TeardownStuck,
@@ -17,7 +19,9 @@ from aspf._errors import (
 from aspf._exports import publish as _publish
 from aspf.race._cell import Atomic, Cell, Lifetime
 from aspf.race._explore import Exploration, Failure, Outcome, check, explore, record, replay
+from aspf.race._history import History, linearizable
 from aspf.race._hook import note
+from aspf.race._linearize import Call
 from aspf.race._minimal import Minimal, Switch
 from aspf.race._outcomes import outcome_table
 from aspf.race._recording import Recording
@@ -25,12 +29,16 @@ from aspf.race._token import Token, parse_token
 
 __all__ = (
     "Atomic",
+    "Blocked",
+    "Call",
     "Cell",
     "Exploration",
     "Failure",
+    "History",
     "Lifetime",
     "Minimal",
     "NotDeterministic",
+    "NotLinearizable",
     "Outcome",
     "RaceFound",
     "Recording",
@@ -41,6 +49,7 @@ __all__ = (
     "UseAfterFree",
     "check",
     "explore",
+    "linearizable",
     "note",
     "outcome_table",
     "parse_token",

@@ -62,6 +62,8 @@ from trio.lowlevel import Abort
 from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
 from aspf.race import _hook
 from aspf.race._cell import Lifetime
+from aspf.race._frames import is_library, is_ours
+from aspf.race._record import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -174,7 +176,8 @@ class Strand:
         """The scope whose deadline has passed and that cancels the task, if there is one."""
         status: _run.CancelStatus | None = self.task._cancel_status
         while status is not None and status.effectively_cancelled:
-            if status._scope.cancel_called and status._scope.deadline <= now:
+            # trio delivers a cancellation in a checkpoint by a scope whose deadline is -inf.
+            if status._scope.cancel_called and -math.inf < status._scope.deadline <= now:
                 return status._scope
             status = status.parent
         return None
@@ -361,8 +364,7 @@ class Schedule:
     def _name(self, task: trio.lowlevel.Task, number: int) -> str:
         if number == 0:
             return "main"
-        # trio's default is the dotted path of the function; a name with spaces was given.
-        name = task.name if " " in task.name else task.name.rpartition(".")[2]
+        name = name_of(task)
         same = sum(other.name.partition(" #")[0] == name for other in self.strands)
         return f"{name} #{same + 1}" if same else name
 
@@ -572,11 +574,14 @@ class Schedule:
         if self.verdict is None and self.error is None:
             self.error = error
 
+    def name_of(self, task: trio.lowlevel.Task) -> str:
+        """Say what diagrams call a task."""
+        strand = self._by_task.get(task)
+        return strand.name if strand is not None else task.name
+
     def refuse(self, what: str) -> NotDeterministic:
         """Make the error for what no schedule can repeat, and end the schedule with it."""
-        task = _run.GLOBAL_RUN_CONTEXT.task
-        strand = self._by_task.get(task)
-        name = strand.name if strand is not None else task.name
+        name = self.name_of(_run.GLOBAL_RUN_CONTEXT.task)
         error = NotDeterministic(
             f"task {name!r} called {what}, whose result no schedule can repeat; "
             "give the program a stand-in that stays within its tasks"
@@ -689,17 +694,14 @@ def _describe_sleeper(strand: Strand, known: dict[trio.lowlevel.Task, Strand | N
         named = sorted((child.number, child.name) for child in children if child is not None)
         what = "its child tasks " + ", ".join(name for _, name in named)
         return Sleeper(strand.number, strand.name, what, awaits_children=True)
-    at = max((i for i, frame in enumerate(frames) if not _is_library(frame)), default=-1)
-    what = frames[at + 1].f_code.co_qualname if at + 1 < len(frames) else "a reschedule"
+    at = max((i for i, frame in enumerate(frames) if not is_library(frame)), default=-1)
+    # A watched object's method is what is waited for, and not the recording around it.
+    below = (frame for frame in frames[at + 1 :] if not is_ours(frame))
+    what = next((frame.f_code.co_qualname for frame in below), "a reschedule")
     where = ""
     if at >= 0:
         where = f"{Path(frames[at].f_code.co_filename).name}:{frames[at].f_lineno}"
     return Sleeper(strand.number, strand.name, what, where)
-
-
-def _is_library(frame: types.FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in {"trio", "anyio"} or module.startswith("aspf.race.")
 
 
 def _has_interrupt(error: BaseException | None) -> bool:

@@ -16,7 +16,7 @@ import operator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
-from aspf._errors import NotDeterministic, RaceFound, TeardownStuck
+from aspf._errors import NotDeterministic, NotLinearizable, RaceFound, TeardownStuck
 from aspf.race._engine import TIME, Schedule, exploring
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
@@ -458,7 +458,9 @@ def _minimised(
 def _diagnose(name: str, number: int, schedule: Schedule, trace: Trace) -> Failure:
     recording = _recording_of(name, schedule, trace)
     lines = [recording.summary]
-    if recording.verdict == "deadlock":
+    if isinstance(schedule.error, NotLinearizable):
+        lines = str(schedule.error).splitlines()
+    elif recording.verdict == "deadlock":
         lines = ["deadlock: nobody can run, and no deadline is pending"]
         lines += (f"  {sleeper}" for sleeper in schedule.sleepers)
         lines += recording.cycle

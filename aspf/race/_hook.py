@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import trio
+
     from aspf.race._cell import Cell, Lifetime
 
 __all__ = ("Hook", "Recorder", "current", "note", "recorder")
@@ -30,6 +32,9 @@ class Hook(Protocol):
 
     def use_after_free(self, error: BaseException) -> None:
         """Take note that the running task touched freed memory, whatever it does about it."""
+
+    def name_of(self, task: trio.lowlevel.Task) -> str:
+        """Say what diagrams call a task."""
 
 
 class Recorder(Protocol):

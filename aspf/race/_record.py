@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aspf.race._engine import Schedule, Strand
 
-__all__ = ("Event", "Trace", "without_addresses")
+__all__ = ("Event", "Trace", "name_of", "short", "without_addresses")
 
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 _NOT_THE_PROGRAM = ("aspf.race.", "trio.", "anyio.", "contextlib")
@@ -97,7 +97,7 @@ class Trace:
 
     def access(self, name: str, before: object, after: object, changed: bool, note: str) -> None:  # noqa: FBT001
         """Keep one access with its values."""
-        old, new = _short(before), _short(after)
+        old, new = short(before), short(after)
         text = f"{name}: {old} -> {new}" if changed else f"{name} = {new}"
         self.line(f"{text}  # {note}" if note else text)
         self.events[-1] = self.events[-1]._replace(
@@ -148,6 +148,12 @@ class Trace:
         self.events.append(event._replace(where=where(calls[-1])) if calls else event)
 
 
+def name_of(task: trio.lowlevel.Task) -> str:
+    """Shorten a task's name: trio's default is the dotted path of its function."""
+    # A name with spaces was given.
+    return task.name if " " in task.name else task.name.rpartition(".")[2]
+
+
 def without_addresses(text: str) -> str:
     """Leave memory addresses out, which no two runs share.
 
@@ -158,7 +164,8 @@ def without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Write a value so that it fits into a column."""
     text = without_addresses(repr(value))
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 

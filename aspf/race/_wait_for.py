@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from aspf.race._engine import _is_library
+from aspf.race._frames import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +90,7 @@ def _way_back(start: int, waits: Mapping[int, Wait]) -> list[Wait]:
 
 def _wait_of(strand: Strand, schedule: Schedule) -> Wait:
     frames = [frame for frame, _ in strand.task.iter_await_frames()]
-    at = max((i for i, frame in enumerate(frames) if not _is_library(frame)), default=-1)
+    at = max((i for i, frame in enumerate(frames) if not is_library(frame)), default=-1)
     wait = Wait(strand.number, strand.name, "", "" if at < 0 else where(frames[at]))
     operation = strand.operation
     if strand.is_queued and operation is not None:

@@ -95,4 +95,4 @@ def test_no_example_is_hidden() -> None:
     """An example would run in the tests and be shown to nobody."""
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 
-    assert [path.name for path in ROOT.glob("examples/*.py") if path.name not in shown] == []
+    assert [path.name for path in ROOT.glob("examples/**/*.py") if path.name not in shown] == []

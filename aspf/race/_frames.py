@@ -1,0 +1,24 @@
+"""Whose code a frame of the stack is: the program's, trio's and anyio's, or the explorer's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ("is_library", "is_ours")
+
+
+def is_library(frame: FrameType) -> bool:
+    """Tell whether a frame is trio's, anyio's or ours, hence no place to look for a bug."""
+    return _module(frame).partition(".")[0] in {"trio", "anyio"} or is_ours(frame)
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Tell whether a frame is the explorer's."""
+    return _module(frame).startswith("aspf.race.")
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
