@@ -18,11 +18,13 @@ from aspf._exports import publish as _publish
 from aspf.race._cell import Atomic, Cell, Lifetime
 from aspf.race._explore import Exploration, Failure, Outcome, check, explore, replay
 from aspf.race._hook import note
+from aspf.race._strategies import Coverage
 from aspf.race._token import Token, parse_token
 
 __all__ = (
     "Atomic",
     "Cell",
+    "Coverage",
     "Exploration",
     "Failure",
     "Lifetime",
