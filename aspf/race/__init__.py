@@ -25,6 +25,7 @@ from aspf.race._linearize import Call
 from aspf.race._minimal import Minimal, Switch
 from aspf.race._outcomes import outcome_table
 from aspf.race._recording import Recording
+from aspf.race._strategies import Coverage
 from aspf.race._token import Token, parse_token
 
 __all__ = (
@@ -32,6 +33,7 @@ __all__ = (
     "Blocked",
     "Call",
     "Cell",
+    "Coverage",
     "Exploration",
     "Failure",
     "History",

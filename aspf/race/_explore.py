@@ -22,13 +22,15 @@ from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._record import Trace, without_addresses
 from aspf.race._recording import Recording
-from aspf.race._search import Exhaustive, Random, Repeat, Search
+from aspf.race._search import Repeat
+from aspf.race._strategies import Observed, make_search
 from aspf.race._token import format_token, parse_token, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aspf.race._minimise import Follow, Found, Kind
+    from aspf.race._strategies import Coverage
 
 __all__ = ("Exploration", "Failure", "Outcome", "check", "explore", "record", "replay")
 
@@ -101,7 +103,7 @@ class Exploration:
 
     #: The program's name.
     program: str
-    #: ``"exhaustive"`` or ``"random"``.
+    #: The strategy: see `explore`.
     search: str
     #: Complete runs, those included that failed.
     schedules: int
@@ -115,6 +117,8 @@ class Exploration:
     failures: tuple[Failure, ...]
     #: What the program returned (its ``repr``), in the order in which it was first seen.
     outcomes: Mapping[str, Outcome]
+    #: What a search that draws its schedules has covered; ``None`` for one that enumerates them.
+    coverage: Coverage | None = None
 
     def __str__(self) -> str:
         """Return the whole report."""
@@ -142,7 +146,7 @@ def explore(
     program: Callable[[], Awaitable[object]],
     *,
     name: str | None = None,
-    search: Literal["exhaustive", "random"] = "exhaustive",
+    search: str = "exhaustive",
     schedules: int = 10_000,
     seed: int = 0,
     cancel: bool = False,
@@ -156,9 +160,13 @@ def explore(
     Args:
         program: The main task. What it returns is the outcome; if it raises, that is a failure.
         name: What reports and tokens call it; its own name if left out.
-        search: ``"exhaustive"`` takes every schedule once, ``"random"`` draws them.
+        search: ``"exhaustive"`` takes every schedule once, depth first; ``"preemption"`` and
+            ``"delay"`` do so beginning with those that have the fewest. ``"random"``, ``"pct"``
+            (with ``"pct:2"`` for another depth than 3), ``"pos"``, ``"urw"``, ``"swarm"`` and
+            ``"starve"`` draw them, each in its own way. ``"portfolio"`` takes those by turns,
+            and finishes as ``"exhaustive"`` does where that is soon done.
         schedules: How many runs at most, pruned ones included.
-        seed: For ``"random"``: the same seed gives the same report on every Python.
+        seed: For a search that draws: the same seed gives the same report on every Python.
         cancel: Also cancel one task in each run, any but the main one, at each of its checkpoints
             in turn. It ends quietly, as if a scope around it had been cancelled.
         shared: ``"cells"`` promises that the tasks share nothing but cells and lifetimes. Then
@@ -197,7 +205,7 @@ def explore(
     name = safe_name(_name_of(program) if name is None else name)
     limit = _at_least(1, "schedules", schedules)
     steps = _at_least(1, "max_steps", max_steps)
-    strategy = _make_search(search, seed, shared)
+    strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, cancel=cancel, max_steps=steps)
     with exploring():
         while tally.runs < limit and strategy.begin():
@@ -219,6 +227,7 @@ def explore(
         exhausted=strategy.exhausted,
         failures=tuple(tally.failures.values()),
         outcomes=tally.outcomes,
+        coverage=strategy.coverage if isinstance(strategy, Observed) else None,
     )
 
 
@@ -226,7 +235,7 @@ def check(
     program: Callable[[], Awaitable[object]],
     *,
     name: str | None = None,
-    search: Literal["exhaustive", "random"] = "exhaustive",
+    search: str = "exhaustive",
     schedules: int = 10_000,
     seed: int = 0,
     cancel: bool = False,
@@ -525,16 +534,6 @@ def _describe_error(error: BaseException | None) -> str:
         return "; ".join(_describe_error(inner) for inner in error.exceptions)
     text = without_addresses(str(error)).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _make_search(search: str, seed: int, shared: str) -> Search:
-    if shared not in ("anything", "cells"):
-        raise ValueError(f"shared={shared!r}: expected 'anything' or 'cells'")
-    if search == "exhaustive":
-        return Exhaustive(reduce=shared == "cells")
-    if search == "random":
-        return Random(seed)
-    raise ValueError(f"search={search!r}: expected 'exhaustive' or 'random'")
 
 
 def _at_least(least: int, name: str, value: int) -> int:
