@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print each row as it is measured; 1 if a target is missed."""
     subjects = [m.name for m in iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
-    parser.add_argument("name", nargs="*", help=f"what to run: {', '.join(subjects)} (all)")
+    parser.add_argument(
+        "name", nargs="*", help=f"what to run: {', '.join(subjects)} (all but what takes long)"
+    )
     parser.add_argument("--quick", action="store_true", help="smaller and shorter; less exact")
     options = parser.parse_args(arguments)
     unknown = set(options.name) - set(subjects)
@@ -31,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     print(_machine(), flush=True)
     verdicts = []
-    for name in options.name or subjects:
+    chosen = options.name or [name for name in subjects if not _takes_long(name)]
+    for name in chosen:
         print(f"\n{name}: {_title(name)}", flush=True)
         for row in import_module(f"benchmarks.{name}").rows(quick=options.quick):
             print(_line(row), flush=True)
@@ -39,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     held, missed = verdicts.count(True), verdicts.count(False)
     print(f"\n{held} of {held + missed} targets hold")
     return 1 if missed else 0
+
+
+def _takes_long(name: str) -> bool:
+    return getattr(import_module(f"benchmarks.{name}"), "TAKES_LONG", False)
 
 
 def _machine() -> str:

@@ -40,6 +40,9 @@ from ._programs import PROGRAMS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Half an hour: run it by its name.
+TAKES_LONG = True
+
 TRIALS: Final = 20
 LIMIT: Final = 10_000
 QUICK_LIMIT: Final = 2_000
