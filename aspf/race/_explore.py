@@ -12,6 +12,8 @@ happens to do it. Tasks switch only at awaits that really yield.
 from __future__ import annotations
 
 import functools
+import math
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, final
 
@@ -122,6 +124,7 @@ def explore(
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
+    seconds: float = math.inf,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
 
@@ -137,6 +140,7 @@ def explore(
             schedules that only differ in the order of independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
+        seconds: No schedule but the first begins later than that after the call.
 
     Returns:
         What was found. ``exhausted`` is true only if no schedule is left.
@@ -168,8 +172,9 @@ def explore(
     steps = _at_least(1, "max_steps", max_steps)
     strategy = _make_search(search, seed, shared)
     tally = _Tally(program, name, cancel=cancel, max_steps=steps)
+    deadline = time.monotonic() + seconds
     with exploring():
-        while tally.runs < limit and strategy.begin():
+        while _may_go_on(tally.runs, limit, deadline) and strategy.begin():
             schedule = Schedule(program, strategy, cancel=cancel, max_steps=steps)
             schedule.run()
             tally.count(schedule)
@@ -379,6 +384,10 @@ def _make_search(search: str, seed: int, shared: str) -> Search:
     if search == "random":
         return Random(seed)
     raise ValueError(f"search={search!r}: expected 'exhaustive' or 'random'")
+
+
+def _may_go_on(runs: int, limit: int, deadline: float) -> bool:
+    return runs == 0 or (runs < limit and time.monotonic() < deadline)
 
 
 def _at_least(least: int, name: str, value: int) -> int:
