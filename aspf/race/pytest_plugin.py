@@ -31,7 +31,7 @@ from aspf.race._explore import explore, replay
 from aspf.race._token import parse_token, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
 
     from aspf.race._explore import Exploration, Failure
 
@@ -140,10 +140,20 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
         vars(obj)["pytestmark"] = [mark for mark in marks if mark != _ANYIO]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Put the stand-in where the async function was."""
-    if not isinstance(item, pytest.Function) or item.get_closest_marker("race") is None:
-        return
+@pytest.hookimpl(specname="pytest_pycollect_makeitem", wrapper=True, trylast=True)
+def pytest_pycollect_makeitem_race() -> Generator[None, object, object]:
+    """Put the stand-ins where async functions were, before any other wrapper sees the tests.
+
+    pytest-asyncio makes tests of a class of its own of them, if it may take all async ones.
+    """
+    made = yield
+    for item in made if isinstance(made, list) else [made]:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("race") is not None:
+            _replace(item)
+    return made
+
+
+def _replace(item: pytest.Function) -> None:
     body = item.obj
     if not inspect.iscoroutinefunction(body) or _is_unittest(item):
         return  # `pytest_runtest_setup` says so

@@ -454,6 +454,26 @@ def test_a_race_test_is_ours_alone(
     assert len(explored(result)) == 1
 
 
+def test_others_see_no_async_test(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """pytest-asyncio's auto mode makes what it sees into tests of its own kind."""
+    pytester.makeconftest("""
+import inspect
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem():
+    made = yield
+    for item in made or []:
+        assert not inspect.iscoroutinefunction(item.obj)
+    return made
+""")
+    result = run(ORDER)
+
+    result.assert_outcomes(failed=1)
+
+
 def test_others_keep_their_tests(run: Callable[..., pytest.RunResult]) -> None:
     """An async test without our marker would no longer run, or no longer on both backends."""
     result = run("""
