@@ -278,7 +278,7 @@ def _refuse_clocks(item: pytest.Function, fixtures: dict[str, object]) -> None:
 
 def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
     _refuse_clocks(item, fixtures)
-    program = functools.partial(_body(item), **fixtures)
+    program = functools.partial(item.stash[_BODY], **fixtures)
     token = item.config.getoption("aspf_replay")
     try:
         if token:
@@ -288,14 +288,6 @@ def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
     except (NotDeterministic, ReplayDiverged, TeardownStuck, ValueError) as error:
         failed = pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False)
         raise failed from None
-
-
-def _body(item: pytest.Function) -> Callable[..., Awaitable[object]]:
-    """Return the async function, bound to the instance of today if it is a method."""
-    body = item.stash[_BODY]
-    if inspect.ismethod(body) and not inspect.isclass(body.__self__):
-        body = body.__func__.__get__(item.instance)
-    return body
 
 
 def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) -> None:
