@@ -49,7 +49,10 @@ from aspf._rwlock import ReadWriteLock
 from aspf.ranges import Edit, RangeMap
 
 from ._constants import (
+    MADV_DONTNEED,
+    MADV_FREE,
     MAP_ANONYMOUS,
+    MAP_LOCKED,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
     PAGE_SHIFT,
@@ -62,17 +65,11 @@ from ._fault import handle_mm_fault
 from ._file import MappedFile, ZeroPager
 from ._flight import SingleFlight
 from ._page_table import PageTable
-from ._plan import (
-    Layout,
-    MmapCall,
-    Plan,
-    page_align,
-    plan_madvise,
-    plan_mmap,
-    plan_mprotect,
-    plan_munmap,
-)
+from ._pieces import Layout, Plan, page_align
+from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
+from ._plan_flags import plan_madvise, plan_mlock
 from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
+from ._vma import VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -327,8 +324,8 @@ class AddressSpace:
         one's pages are gone; if it is cancelled then, the new mapping stands and faults on it
         wait in its place.
 
-        MAP_LOCKED sets the flag, and pages come when they are touched, as with ``mlock2`` and
-        MLOCK_ONFAULT. A MAP_GROWSDOWN mapping has its guard gap and does not grow yet.
+        With MAP_LOCKED all pages that can be had are there when it returns. A MAP_GROWSDOWN mapping
+        has its guard gap and does not grow yet.
 
         Args:
             address: A hint, or the place itself with MAP_FIXED and MAP_FIXED_NOREPLACE.
@@ -358,6 +355,8 @@ class AddressSpace:
         replaced = _covering(self._reserved, outcome, outcome + length)
         if replaced is not None:
             await self._wait_for(replaced.drain)
+        if flags & MAP_LOCKED:
+            await self._populate(((outcome, outcome + page_align(length)),))
         return outcome
 
     def _try_mmap(self, call: MmapCall) -> int | Drain[VMA]:
@@ -412,31 +411,103 @@ class AddressSpace:
         await self.invalidate(address, address + page_align(length))
         if plan.error is not None:
             raise plan.error
+        await self._populate(plan.populate)
 
     async def madvise(self, address: int, length: int, advice: int) -> None:
-        """Drop the pages of a range: MADV_DONTNEED, the only advice so far.
+        """Drop the pages of a range, or set flags that say how it will be used.
 
-        Anonymous memory reads as zeros then, private copies of a file's pages are gone, shared
-        pages stay with their file. A checkpoint comes first: a cancelled call has done nothing.
+        MADV_DONTNEED: anonymous memory reads as zeros then, private copies of a file's pages are
+        gone, shared pages stay with their file. MADV_FREE allows the same and does nothing, for
+        there is always memory. MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_DONTFORK,
+        MADV_DOFORK, MADV_WIPEONFORK and MADV_KEEPONFORK set and clear flags, which decide what may
+        merge; nothing reads ahead and nothing forks yet. A checkpoint comes first: a cancelled
+        call has done nothing.
 
         Raises:
-            OSError: EINVAL for an unaligned address, a locked mapping, or other advice; ENOMEM
-                for holes: what is mapped has been dropped.
+            OSError: EINVAL for an unaligned address or other advice, and for a mapping that does
+                not take it (locked: MADV_DONTNEED, MADV_FREE; not private anonymous: MADV_FREE,
+                MADV_WIPEONFORK): what lies below has taken it. ENOMEM for holes: what is mapped
+                has taken it. EAGAIN if it would make too many VMAs.
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
-        if self._lock is None:
-            self._drop(address, length, advice)
-        else:
+        step = partial(self._advise, address, length, advice)
+        if self._lock is not None and advice in (MADV_DONTNEED, MADV_FREE):
             async with self._lock.read():
-                self._drop(address, length, advice)
+                step()
+        else:
+            await self._step(step)
 
-    def _drop(self, address: int, length: int, advice: int) -> None:
+    def _advise(self, address: int, length: int, advice: int) -> None:
         plan = plan_madvise(self._current_layout(), address, length, advice)
         for start, end in plan.zap:
             self.page_table.zap(start, end)
+        self._publish(plan, self._vacated)
         if plan.error is not None:
             raise plan.error
+
+    async def mlock(self, address: int, length: int) -> None:
+        """Lock every page that the range touches, and have all of them in the page table.
+
+        A checkpoint comes first. A cancelled call has locked nothing, or everything with some of
+        the pages not there yet.
+
+        Raises:
+            OSError: EINVAL for a range outside the address space; ENOMEM for a hole: everything
+                below it is locked, and no page has been brought. ENOMEM too if a page can't be had
+                (PROT_NONE, beyond the end of a file): everything is locked. ENOMEM if it would
+                make too many VMAs; then nothing is.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        plan = await self._change(partial(plan_mlock, address=address, length=length, lock=True))
+        if plan.error is not None:
+            raise plan.error
+        failed = await self._populate(plan.populate, go_on=False)
+        if failed is not None:
+            what = f"mlock({address:#x}, {length:#x}): a page can't be had; the range stays locked"
+            raise OSError(errno.ENOMEM, what) from failed
+
+    async def munlock(self, address: int, length: int) -> None:
+        """Unlock every page that the range touches; they stay in the page table.
+
+        A checkpoint comes first: a cancelled call has done nothing.
+
+        Raises:
+            OSError: As for `mlock`.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        plan = await self._change(partial(plan_mlock, address=address, length=length, lock=False))
+        if plan.error is not None:
+            raise plan.error
+
+    async def _populate(
+        self, spans: Iterable[tuple[int, int]], *, go_on: bool = True
+    ) -> Exception | None:
+        """Fault in what is mapped there; not a checkpoint if that is nothing.
+
+        Args:
+            spans: Where.
+            go_on: With the next VMA, when a page of one can't be had.
+
+        Returns:
+            The first error.
+        """
+        failed: Exception | None = None
+        for start, end in spans:
+            position = start
+            while (region := self.find_vma(position)) is not None and region.start < end:
+                position = max(position, region.start)
+                try:
+                    await self.fault(position, _populating(region.payload))
+                    position += PAGE_SIZE
+                except (SegmentationFault, BusError) as error:
+                    failed = failed or error
+                    if not go_on:
+                        break
+                    position = region.end
+        return failed
 
     def _current_layout(self) -> Layout:
         if self._closed:
@@ -713,6 +784,11 @@ class AddressSpace:
             f"<AddressSpace at {id(self):#x}, {self.locking}: {len(self._map.index)} VMAs, "
             f"{len(self.page_table)} pages, {len(self._vacated) + len(self._reserved)} unsettled>"
         )
+
+
+def _populating(vma: VMA) -> int:
+    """Return the access that brings a page for good: writing, where that makes a copy."""
+    return PROT_WRITE if vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE else PROT_READ
 
 
 def _shared_memory(size: int) -> MappedFile:

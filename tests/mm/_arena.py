@@ -10,14 +10,13 @@ import anyio.lowlevel
 
 from aspf import mm
 from aspf.mm import AddressSpace, MappedFile
-from aspf.mm._plan import Plan
+from aspf.mm._pieces import Plan
 from aspf.ranges import Edit, Region
 
 DATA = Path(__file__).parent / "data"
 BASE = 0x10_0000_0000
 SIZE = 1200
 PAGE = mm.PAGE_SIZE
-VM_DONTCOPY = 0x20000
 
 PROTS = {"r": mm.PROT_READ, "w": mm.PROT_WRITE, "x": mm.PROT_EXEC, "-": 0}
 FLAGS = {
@@ -30,7 +29,7 @@ FLAGS = {
     "LOCKED": mm.MAP_LOCKED,
     "GROWSDOWN": mm.MAP_GROWSDOWN,
 }
-LETTERS = {mm.VM_ACCOUNT: "ac", mm.VM_LOCKED: "lo", VM_DONTCOPY: "dc"}
+LETTERS = {mm.VM_ACCOUNT: "ac", mm.VM_LOCKED: "lo", mm.VM_DONTCOPY: "dc"}
 
 
 class Numbered:
@@ -65,9 +64,7 @@ def at(page: float) -> int:
 
 
 def supports(op: list) -> bool:
-    return op[0] in ("mmap", "munmap", "mprotect", "r", "w", "ftruncate") or (
-        op[0] == "madvise" and op[3] == "DONTNEED"
-    )
+    return hasattr(Arena, "_" + op[0])
 
 
 class Arena:
@@ -127,8 +124,15 @@ class Arena:
         return 0
 
     async def _madvise(self, page, pages, advice):
-        assert advice == "DONTNEED"
-        await self.space.madvise(at(page), int(pages * PAGE), mm.MADV_DONTNEED)
+        await self.space.madvise(at(page), int(pages * PAGE), getattr(mm, f"MADV_{advice}"))
+        return 0
+
+    async def _mlock(self, page, pages):
+        await self.space.mlock(at(page), int(pages * PAGE))
+        return 0
+
+    async def _munlock(self, page, pages):
+        await self.space.munlock(at(page), int(pages * PAGE))
         return 0
 
     async def _ftruncate(self, file, pages):
