@@ -3,7 +3,7 @@
 How it differs from the kernel's
 ================================
 
-`mmap`, `munmap` and `mprotect` plan and publish in one sync step: the new layout is visible at
+Calls that change the layout plan and publish in one sync step: the new layout is visible at
 once, and no lock is needed for it. What can't be done at once is the page table, because faults
 that began earlier hold the VMAs that were taken away and may still install pages under them. So
 the second half of a call, its *cleanup* (zap, or take rights away), runs when the edit settles:
@@ -22,6 +22,10 @@ anything into the table that the cleanup then takes for old:
 * A **reserved** range, one that MAP_FIXED has mapped anew, is mapped before and after, so nobody
   may be told that nothing is there. Its new VMA is published at once, and faults on it wait until
   the old entries are gone (rule T: it has a successor).
+
+`mremap` makes both: its destination is reserved and its source vacated (or reserved too, if
+MREMAP_DONTUNMAP leaves it mapped). The pages move when the edit settles, so that what a fault in
+flight has still put at the source moves along, and before anybody may fault at the destination.
 
 With both, "not found" means "not mapped": a lookup can't meet a layout that is half changed, and
 MAPERR is raised only for a hole.
@@ -65,9 +69,10 @@ from ._fault import handle_mm_fault
 from ._file import MappedFile, ZeroPager
 from ._flight import SingleFlight
 from ._page_table import PageTable
-from ._pieces import Layout, Plan, page_align
+from ._pieces import Layout, Move, Plan, page_align
 from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
 from ._plan_flags import plan_madvise, plan_mlock
+from ._plan_mremap import MremapCall, plan_mremap
 from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
 from ._vma import VM_SHARED, VM_WRITE
 
@@ -195,6 +200,8 @@ class AddressSpace:
         self._vacated: list[_Unsettled] = []
         # Invariant: mapped anew by an edit that has not settled. No fault installs a page there.
         self._reserved: list[_Unsettled] = []
+        # Invariant: published as moved by an edit that has not settled; the pages are where they were.
+        self._moving: list[Move] = []
         self._lock = None if locking == "speculative" else ReadWriteLock()
         self._anonymous: SingleFlight[bytes] = SingleFlight()
         self._closed = False
@@ -376,6 +383,71 @@ class AddressSpace:
         self._publish(plan, self._reserved)
         return plan.address
 
+    async def mremap(
+        self,
+        address: int,
+        old_length: int,
+        new_length: int,
+        flags: int = 0,
+        new_address: int = 0,
+    ) -> int:
+        """Change the length of a mapping or move it with its pages, and return where it is.
+
+        Both places change in one step: nobody finds the mapping at both, or at none. Returns when
+        nobody holds what was at either place and the pages are at the new one. Until then faults
+        at the new place wait, and faults at the old one that began earlier end; what they write is
+        moved too. Always a checkpoint. If it is cancelled while it waits, the mapping has moved,
+        and its pages follow.
+
+        Without flags a mapping grows into the gap behind it or not at all. MREMAP_MAYMOVE lets it
+        go elsewhere, MREMAP_FIXED says where, and replaces what is there; with an equal length it
+        moves every mapping of the range, as Linux does since 6.17. MREMAP_DONTUNMAP leaves the old
+        mapping behind, empty. An *old_length* of 0 maps shared memory once more.
+
+        Args:
+            address: Where it is.
+            old_length: In bytes; rounded up to pages.
+            new_length: In bytes; rounded up to pages.
+            flags: MREMAP_* bits.
+            new_address: With MREMAP_FIXED where to; with MREMAP_DONTUNMAP a hint.
+
+        Raises:
+            OSError: EINVAL for unaligned addresses, unknown flags or flags that don't go together,
+                no new length, no old one of private memory, or ranges that overlap; EFAULT if
+                nothing is mapped at the address, or the mapping ends before the old range does;
+                ENOMEM for no room or too many VMAs; EPERM below *min_address*.
+            ClosedResourceError: After `aclose`.
+        """
+        call = MremapCall(address, old_length, new_length, flags, new_address)
+        await checkpoint()
+        attempt = partial(self._try_mremap, call)
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, tuple):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        plan, drain = outcome
+        if drain is not None:
+            await self._wait_for(drain)
+        if plan.error is not None:
+            raise plan.error
+        await self._populate(plan.populate)
+        return plan.address
+
+    def _try_mremap(self, call: MremapCall) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+        """Remap, or return what has to settle before it can be tried again."""
+        layout = self._current_layout()
+        try:
+            plan = plan_mremap(layout, call)
+        except OSError as error:
+            if error.errno == errno.ENOMEM and self._vacated:
+                return self._vacated[0].drain
+            raise
+        for start, end in plan.placed:
+            vacated = _covering(self._vacated, start, end)
+            if vacated is not None:
+                return vacated.drain
+        return plan, self._publish(plan, self._vacated)
+
     async def munmap(self, address: int, length: int) -> None:
         """Unmap a range; holes in it are no error.
 
@@ -431,6 +503,7 @@ class AddressSpace:
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
+        await self._successor(address, address + page_align(max(length, 0)))
         step = partial(self._advise, address, length, advice)
         if self._lock is not None and advice in (MADV_DONTNEED, MADV_FREE):
             async with self._lock.read():
@@ -530,30 +603,55 @@ class AddressSpace:
 
         return await self._step(step)
 
-    def _publish(self, plan: Plan, waiting: list[_Unsettled]) -> None:
+    def _publish(self, plan: Plan, waiting: list[_Unsettled]) -> Drain[VMA] | None:
         """Make a plan visible, and finish it when it settles.
 
         Args:
             plan: What to do.
             waiting: Where its zapped ranges stand until then.
+
+        Returns:
+            The drain that tells when it has settled; None if nothing changes.
         """
         if plan.edit is None:
-            return
-        ranges = [_Unsettled(start, end) for start, end in plan.zap]
-        waiting.extend(ranges)
+            return None
+        ranges = [(waiting, _Unsettled(start, end)) for start, end in plan.zap]
+        for move in plan.moves:
+            left = self._reserved if move.stays else self._vacated
+            ranges.append((left, _Unsettled(move.start, move.end)))
+            ranges.append((self._reserved, _Unsettled(move.to, move.to_end)))
+        for standing, range_ in ranges:
+            standing.append(range_)
+        self._moving.extend(plan.moves)
 
         def settle() -> None:
-            for range_ in ranges:
-                self.page_table.zap(range_.start, range_.end)
-                waiting.remove(range_)
+            for start, end in plan.zap:
+                self.page_table.zap(start, end)
+            for move in plan.moves:
+                self._move_pages(move)
+            for standing, range_ in ranges:
+                standing.remove(range_)
             for start, end in plan.restrict:
                 self.page_table.restrict(start, end, plan.rights)
 
-        drain = self._map.publish(plan.edit, cleanup=settle)
-        for range_ in ranges:
+        drain = self._map.publish(plan.edit, index=plan.index, cleanup=settle)
+        for _, range_ in ranges:
             range_.drain = drain
         self._edits += 1
         self._drains += not drain.done
+        return drain
+
+    def _move_pages(self, move: Move) -> None:
+        self._moving.remove(move)
+        self.page_table.zap(move.to, move.to_end)
+        self.page_table.move(move.start, move.end, move.to)
+        if not move.vma.is_private:
+            return
+        # A fault that held the source may have written there first after it was published as moved.
+        for address, entry in self.page_table.items(move.to, move.to_end):
+            region = self.vma_lookup(address)
+            if entry.rights & PROT_WRITE and region and region.payload.file is move.vma.file:
+                self.prepare_anon(region, address)
 
     # Faulting --------------------------------------------------------------------------------
 
@@ -584,7 +682,7 @@ class AddressSpace:
     async def _fault_speculative(self, address: int, access: int) -> None:
         await checkpoint()
         if self._reserved:
-            await self._successor(address)
+            await self._successor(address, address + 1)
         region = self.find_vma_speculative_nowait(address)
         if region is None:
             raise self._unmapped(address, access)
@@ -615,7 +713,7 @@ class AddressSpace:
 
     async def _locked_lookup(self, address: int, access: int) -> Region[VMA]:
         if self._reserved:
-            await self._successor(address)
+            await self._successor(address, address + 1)
         region = self.vma_lookup(address)
         if region is None:
             raise self._unmapped(address, access)
@@ -635,9 +733,9 @@ class AddressSpace:
         else:
             self._minor += 1
 
-    async def _successor(self, address: int) -> None:
-        """Wait while the address is reserved; not a checkpoint if it is not."""
-        while (range_ := _covering(self._reserved, address, address + 1)) is not None:
+    async def _successor(self, start: int, end: int) -> None:
+        """Wait while some of the range is reserved; not a checkpoint if nothing is."""
+        while (range_ := _covering(self._reserved, start, end)) is not None:
             await self._wait_for(range_.drain)
 
     def _unmapped(self, address: int, access: int) -> Exception:
@@ -676,11 +774,13 @@ class AddressSpace:
 
     def unmap_mapping_range(self, file: MappedFile, first: int) -> None:
         """Drop the entries for pages *first* and above of a file, private copies too."""
-        for region in self._map.index:
-            vma = region.payload
+        mapped = [(r.start, r.end, r.payload) for r in self._map.index]
+        # Pages on their way to another place would arrive there afterwards.
+        mapped += [(m.start, m.end, m.vma) for m in self._moving]
+        for begin, end, vma in mapped:
             if vma.file is file:
-                start = max(region.start, vma.origin + (first << PAGE_SHIFT))
-                self.page_table.zap(start, max(start, region.end))
+                start = max(begin, vma.origin + (first << PAGE_SHIFT))
+                self.page_table.zap(start, max(start, end))
 
     # Accessing memory ------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Layout",
+    "Move",
     "Piece",
     "Plan",
     "Span",
@@ -79,21 +80,41 @@ class Plan:
 
     Attributes:
         edit: The change of the layout; None if nothing changes.
+        index: What the edit leads to, if it is several edits in one.
         zap: Ranges whose page-table entries go when the edit has settled.
         restrict: Ranges whose entries lose rights then.
         rights: The rights that they keep.
+        moves: Whose entries go elsewhere then.
+        placed: Ranges that were free, and are not.
         populate: Ranges to fault in at the end, because they are locked.
         address: What the call returns, where it returns an address.
         error: Raised after the edit, which is the part of the call that took effect.
     """
 
     edit: Edit[VMA] | None = None
+    index: RegionIndex[VMA] | None = None
     zap: tuple[Span, ...] = ()
     restrict: tuple[Span, ...] = ()
     rights: int = 0
+    moves: tuple[Move, ...] = ()
+    placed: tuple[Span, ...] = ()
     populate: tuple[Span, ...] = ()
     address: int = 0
     error: OSError | None = None
+
+
+class Move(NamedTuple):
+    """Page-table entries that go with a mapping from one place to another."""
+
+    start: int
+    end: int
+    to: int
+    to_end: int
+    """The end of the new mapping, which may be longer than what is moved there."""
+    vma: VMA
+    """What the source was mapped to."""
+    stays: bool
+    """Whether the source stays mapped."""
 
 
 class Piece(NamedTuple):

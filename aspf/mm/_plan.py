@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "MmapCall",
+    "place",
     "plan_mmap",
     "plan_mprotect",
     "plan_munmap",
@@ -156,7 +157,7 @@ def plan_mmap(layout: Layout, call: MmapCall) -> Plan:
         OSError: With the kernel's errno; `AddressSpace.mmap` lists them.
     """
     _check_mmap(layout, call)
-    start = _place(layout, call)
+    start = place(layout, call)
     end = start + call.size
     flags = _vm_flags(call)
     offset = 0 if call.flags & MAP_ANONYMOUS else call.offset
@@ -222,7 +223,7 @@ def _file_flags(text: str, vm_flags: int, file: MappedFile, *, is_shared: bool) 
     return (vm_flags | VM_MAYSHARE) & ~VM_MAYWRITE
 
 
-def _place(layout: Layout, call: MmapCall) -> int:
+def place(layout: Layout, call: MmapCall) -> int:
     """Return where the mapping goes: the fixed address, the hint if it is free, or a gap."""
     if call.size > layout.task_size:
         cure = f"map at most {layout.task_size:#x} bytes"

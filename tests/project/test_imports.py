@@ -42,6 +42,7 @@ PURE = {
     "aspf.mm._pieces",
     "aspf.mm._plan",
     "aspf.mm._plan_flags",
+    "aspf.mm._plan_mremap",
     "aspf.mm._proc_maps",
     "aspf.mm._vma",
 }
