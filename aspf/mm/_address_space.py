@@ -71,6 +71,7 @@ from ._flight import SingleFlight
 from ._page_table import PageTable
 from ._pieces import Layout, Move, Plan, page_align
 from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
+from ._plan_brk import plan_brk
 from ._plan_flags import plan_madvise, plan_mlock
 from ._plan_mremap import MremapCall, plan_mremap
 from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
@@ -157,6 +158,8 @@ class AddressSpace:
         task_size: End of the address space, in bytes.
         min_address: Lowest address that may be mapped.
         max_map_count: How many VMAs there may be.
+        start_brk: Where the heap begins that `brk` makes; None for two thirds of the way up, where
+            Linux puts the programs that it may put anywhere.
 
     Raises:
         ValueError: For an unknown *locking*, or a *task_size* that is not whole pages.
@@ -182,6 +185,7 @@ class AddressSpace:
         task_size: int = TASK_SIZE,
         min_address: int = 1 << 16,
         max_map_count: int = 65530,
+        start_brk: int | None = None,
     ) -> None:
         if locking not in get_args(Locking):
             msg = f"locking={locking!r} is unknown; use one of {', '.join(get_args(Locking))}"
@@ -195,6 +199,8 @@ class AddressSpace:
         self._layout = partial(
             Layout, task_size=task_size, min_address=min_address, max_map_count=max_map_count
         )
+        self._start_brk = page_align(task_size // 3 * 2) if start_brk is None else start_brk
+        self._brk = self._start_brk
         self._map: RangeMap[VMA] = RangeMap()
         # Invariant: unmapped by an edit that has not settled. Nothing is mapped there.
         self._vacated: list[_Unsettled] = []
@@ -241,6 +247,9 @@ class AddressSpace:
             known[identity] = (files or {}).get(file.name, file)
             known[identity].mapped_by(space)
         regions = tuple(region_of(line, known) for line in lines)
+        heap = [region for region in regions if region.payload.name == "[heap]"]
+        if heap:
+            space._start_brk, space._brk = heap[0].start, heap[-1].end
         index = space._map.index
         space._publish(Plan(Edit((), regions, index.version)), space._reserved)
         return space
@@ -442,11 +451,47 @@ class AddressSpace:
             if error.errno == errno.ENOMEM and self._vacated:
                 return self._vacated[0].drain
             raise
+        return self._publish_placed(plan)
+
+    def _publish_placed(self, plan: Plan) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+        """Publish, or return what has to settle where the plan places something."""
         for start, end in plan.placed:
             vacated = _covering(self._vacated, start, end)
             if vacated is not None:
                 return vacated.drain
         return plan, self._publish(plan, self._vacated)
+
+    async def brk(self, address: int) -> int:
+        """Move the end of the heap, and return where it is then.
+
+        As Linux's system call, it raises for nothing: if the heap can't end there, because
+        something is in the way or one page above it, it stays. So ``await space.brk(0)`` asks. The
+        heap is ordinary memory and `munmap` may take it. Always a checkpoint. If it is cancelled
+        while it waits for the pages of a heap that shrinks, the heap has shrunk.
+
+        Args:
+            address: Where it shall end; it need not be the end of a page.
+
+        Raises:
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        attempt = partial(self._try_brk, address)
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, tuple):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        plan, drain = outcome
+        if drain is not None:
+            await self._wait_for(drain)
+        return plan.address
+
+    def _try_brk(self, address: int) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+        plan = plan_brk(self._current_layout(), self._start_brk, self._brk, address)
+        outcome = self._publish_placed(plan)
+        if isinstance(outcome, tuple):
+            self._brk = plan.address
+        return outcome
 
     async def munmap(self, address: int, length: int) -> None:
         """Unmap a range; holes in it are no error.

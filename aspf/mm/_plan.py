@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "MmapCall",
+    "floor_of",
     "place",
     "plan_mmap",
     "plan_mprotect",
@@ -264,12 +265,12 @@ def _is_free(layout: Layout, start: int, end: int) -> bool:
     above = layout.index.find_next(start)
     return (
         end <= layout.task_size
-        and (above is None or end <= _floor(above))
+        and (above is None or end <= floor_of(above))
         and not any(first < end and start < last for first, last in layout.vacated)
     )
 
 
-def _floor(region: Region[VMA]) -> int:
+def floor_of(region: Region[VMA]) -> int:
     """Return how far up the space below the region is free: a stack keeps its guard gap."""
     gap = STACK_GUARD_GAP if region.payload.flags & VM_GROWSDOWN else 0
     return int(region.start) - gap
@@ -307,7 +308,7 @@ def _free(layout: Layout, low: int, high: int) -> Iterator[Span]:
     """Yield the spans of ``[low, high)`` where something may be placed, ascending."""
     for start, end in layout.index.gaps(low, high) if low < high else ():
         above = layout.index.find_next(end)
-        top = end if above is None else min(end, _floor(above))
+        top = end if above is None else min(end, floor_of(above))
         position = start
         for first, last in sorted(layout.vacated):
             if position < last and first < top:

@@ -41,6 +41,7 @@ PURE = {
     "aspf.ranges._index",
     "aspf.mm._pieces",
     "aspf.mm._plan",
+    "aspf.mm._plan_brk",
     "aspf.mm._plan_flags",
     "aspf.mm._plan_mremap",
     "aspf.mm._proc_maps",
