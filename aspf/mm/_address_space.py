@@ -3,7 +3,7 @@
 How it differs from the kernel's
 ================================
 
-`mmap`, `munmap` and `mprotect` plan and publish in one sync step: the new layout is visible at
+Calls that change the layout plan and publish in one sync step: the new layout is visible at
 once, and no lock is needed for it. What can't be done at once is the page table, because faults
 that began earlier hold the VMAs that were taken away and may still install pages under them. So
 the second half of a call, its *cleanup* (zap, or take rights away), runs when the edit settles:
@@ -22,6 +22,10 @@ anything into the table that the cleanup then takes for old:
 * A **reserved** range, one that MAP_FIXED has mapped anew, is mapped before and after, so nobody
   may be told that nothing is there. Its new VMA is published at once, and faults on it wait until
   the old entries are gone (rule T: it has a successor).
+
+`mremap` makes both: its destination is reserved and its source vacated (or reserved too, if
+MREMAP_DONTUNMAP leaves it mapped). The pages move when the edit settles, so that what a fault in
+flight has still put at the source moves along, and before anybody may fault at the destination.
 
 With both, "not found" means "not mapped": a lookup can't meet a layout that is half changed, and
 MAPERR is raised only for a hole.
@@ -49,7 +53,10 @@ from aspf._rwlock import ReadWriteLock
 from aspf.ranges import Edit, RangeMap
 
 from ._constants import (
+    MADV_DONTNEED,
+    MADV_FREE,
     MAP_ANONYMOUS,
+    MAP_LOCKED,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
     PAGE_SHIFT,
@@ -62,17 +69,13 @@ from ._fault import handle_mm_fault
 from ._file import MappedFile, ZeroPager
 from ._flight import SingleFlight
 from ._page_table import PageTable
-from ._plan import (
-    Layout,
-    MmapCall,
-    Plan,
-    page_align,
-    plan_madvise,
-    plan_mmap,
-    plan_mprotect,
-    plan_munmap,
-)
+from ._pieces import Layout, Move, Plan, page_align
+from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
+from ._plan_brk import plan_brk
+from ._plan_flags import plan_madvise, plan_mlock
+from ._plan_mremap import MremapCall, plan_mremap
 from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
+from ._vma import VM_SHARED, VM_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -155,6 +158,8 @@ class AddressSpace:
         task_size: End of the address space, in bytes.
         min_address: Lowest address that may be mapped.
         max_map_count: How many VMAs there may be.
+        start_brk: Where the heap begins that `brk` makes; None for two thirds of the way up, where
+            Linux puts the programs that it may put anywhere.
 
     Raises:
         ValueError: For an unknown *locking*, or a *task_size* that is not whole pages.
@@ -180,6 +185,7 @@ class AddressSpace:
         task_size: int = TASK_SIZE,
         min_address: int = 1 << 16,
         max_map_count: int = 65530,
+        start_brk: int | None = None,
     ) -> None:
         if locking not in get_args(Locking):
             msg = f"locking={locking!r} is unknown; use one of {', '.join(get_args(Locking))}"
@@ -193,11 +199,15 @@ class AddressSpace:
         self._layout = partial(
             Layout, task_size=task_size, min_address=min_address, max_map_count=max_map_count
         )
+        self._start_brk = page_align(task_size // 3 * 2) if start_brk is None else start_brk
+        self._brk = self._start_brk
         self._map: RangeMap[VMA] = RangeMap()
         # Invariant: unmapped by an edit that has not settled. Nothing is mapped there.
         self._vacated: list[_Unsettled] = []
         # Invariant: mapped anew by an edit that has not settled. No fault installs a page there.
         self._reserved: list[_Unsettled] = []
+        # Invariant: published as moved by an edit that has not settled; the pages are where they were.
+        self._moving: list[Move] = []
         self._lock = None if locking == "speculative" else ReadWriteLock()
         self._anonymous: SingleFlight[bytes] = SingleFlight()
         self._closed = False
@@ -237,6 +247,9 @@ class AddressSpace:
             known[identity] = (files or {}).get(file.name, file)
             known[identity].mapped_by(space)
         regions = tuple(region_of(line, known) for line in lines)
+        heap = [region for region in regions if region.payload.name == "[heap]"]
+        if heap:
+            space._start_brk, space._brk = heap[0].start, heap[-1].end
         index = space._map.index
         space._publish(Plan(Edit((), regions, index.version)), space._reserved)
         return space
@@ -327,8 +340,8 @@ class AddressSpace:
         one's pages are gone; if it is cancelled then, the new mapping stands and faults on it
         wait in its place.
 
-        MAP_LOCKED sets the flag, and pages come when they are touched, as with ``mlock2`` and
-        MLOCK_ONFAULT. A MAP_GROWSDOWN mapping has its guard gap and does not grow yet.
+        With MAP_LOCKED all pages that can be had are there when it returns. A MAP_GROWSDOWN mapping
+        has its guard gap and does not grow yet.
 
         Args:
             address: A hint, or the place itself with MAP_FIXED and MAP_FIXED_NOREPLACE.
@@ -358,6 +371,8 @@ class AddressSpace:
         replaced = _covering(self._reserved, outcome, outcome + length)
         if replaced is not None:
             await self._wait_for(replaced.drain)
+        if flags & MAP_LOCKED:
+            await self._populate(((outcome, outcome + page_align(length)),))
         return outcome
 
     def _try_mmap(self, call: MmapCall) -> int | Drain[VMA]:
@@ -376,6 +391,107 @@ class AddressSpace:
             call.file.mapped_by(self)
         self._publish(plan, self._reserved)
         return plan.address
+
+    async def mremap(
+        self,
+        address: int,
+        old_length: int,
+        new_length: int,
+        flags: int = 0,
+        new_address: int = 0,
+    ) -> int:
+        """Change the length of a mapping or move it with its pages, and return where it is.
+
+        Both places change in one step: nobody finds the mapping at both, or at none. Returns when
+        nobody holds what was at either place and the pages are at the new one. Until then faults
+        at the new place wait, and faults at the old one that began earlier end; what they write is
+        moved too. Always a checkpoint. If it is cancelled while it waits, the mapping has moved,
+        and its pages follow.
+
+        Without flags a mapping grows into the gap behind it or not at all. MREMAP_MAYMOVE lets it
+        go elsewhere, MREMAP_FIXED says where, and replaces what is there; with an equal length it
+        moves every mapping of the range, as Linux does since 6.17. MREMAP_DONTUNMAP leaves the old
+        mapping behind, empty. An *old_length* of 0 maps shared memory once more.
+
+        Args:
+            address: Where it is.
+            old_length: In bytes; rounded up to pages.
+            new_length: In bytes; rounded up to pages.
+            flags: MREMAP_* bits.
+            new_address: With MREMAP_FIXED where to; with MREMAP_DONTUNMAP a hint.
+
+        Raises:
+            OSError: EINVAL for unaligned addresses, unknown flags or flags that don't go together,
+                no new length, no old one of private memory, or ranges that overlap; EFAULT if
+                nothing is mapped at the address, or the mapping ends before the old range does;
+                ENOMEM for no room or too many VMAs; EPERM below *min_address*.
+            ClosedResourceError: After `aclose`.
+        """
+        call = MremapCall(address, old_length, new_length, flags, new_address)
+        await checkpoint()
+        attempt = partial(self._try_mremap, call)
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, tuple):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        plan, drain = outcome
+        if drain is not None:
+            await self._wait_for(drain)
+        if plan.error is not None:
+            raise plan.error
+        await self._populate(plan.populate)
+        return plan.address
+
+    def _try_mremap(self, call: MremapCall) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+        """Remap, or return what has to settle before it can be tried again."""
+        layout = self._current_layout()
+        try:
+            plan = plan_mremap(layout, call)
+        except OSError as error:
+            if error.errno == errno.ENOMEM and self._vacated:
+                return self._vacated[0].drain
+            raise
+        return self._publish_placed(plan)
+
+    def _publish_placed(self, plan: Plan) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+        """Publish, or return what has to settle where the plan places something."""
+        for start, end in plan.placed:
+            vacated = _covering(self._vacated, start, end)
+            if vacated is not None:
+                return vacated.drain
+        return plan, self._publish(plan, self._vacated)
+
+    async def brk(self, address: int) -> int:
+        """Move the end of the heap, and return where it is then.
+
+        As Linux's system call, it raises for nothing: if the heap can't end there, because
+        something is in the way or one page above it, it stays. So ``await space.brk(0)`` asks. The
+        heap is ordinary memory and `munmap` may take it. Always a checkpoint. If it is cancelled
+        while it waits for the pages of a heap that shrinks, the heap has shrunk.
+
+        Args:
+            address: Where it shall end; it need not be the end of a page.
+
+        Raises:
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        attempt = partial(self._try_brk, address)
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, tuple):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        plan, drain = outcome
+        if drain is not None:
+            await self._wait_for(drain)
+        return plan.address
+
+    def _try_brk(self, address: int) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+        plan = plan_brk(self._current_layout(), self._start_brk, self._brk, address)
+        outcome = self._publish_placed(plan)
+        if isinstance(outcome, tuple):
+            self._brk = plan.address
+        return outcome
 
     async def munmap(self, address: int, length: int) -> None:
         """Unmap a range; holes in it are no error.
@@ -412,31 +528,104 @@ class AddressSpace:
         await self.invalidate(address, address + page_align(length))
         if plan.error is not None:
             raise plan.error
+        await self._populate(plan.populate)
 
     async def madvise(self, address: int, length: int, advice: int) -> None:
-        """Drop the pages of a range: MADV_DONTNEED, the only advice so far.
+        """Drop the pages of a range, or set flags that say how it will be used.
 
-        Anonymous memory reads as zeros then, private copies of a file's pages are gone, shared
-        pages stay with their file. A checkpoint comes first: a cancelled call has done nothing.
+        MADV_DONTNEED: anonymous memory reads as zeros then, private copies of a file's pages are
+        gone, shared pages stay with their file. MADV_FREE allows the same and does nothing, for
+        there is always memory. MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_DONTFORK,
+        MADV_DOFORK, MADV_WIPEONFORK and MADV_KEEPONFORK set and clear flags, which decide what may
+        merge; nothing reads ahead and nothing forks yet. A checkpoint comes first: a cancelled
+        call has done nothing.
 
         Raises:
-            OSError: EINVAL for an unaligned address, a locked mapping, or other advice; ENOMEM
-                for holes: what is mapped has been dropped.
+            OSError: EINVAL for an unaligned address or other advice, and for a mapping that does
+                not take it (locked: MADV_DONTNEED, MADV_FREE; not private anonymous: MADV_FREE,
+                MADV_WIPEONFORK): what lies below has taken it. ENOMEM for holes: what is mapped
+                has taken it. EAGAIN if it would make too many VMAs.
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
-        if self._lock is None:
-            self._drop(address, length, advice)
-        else:
+        await self._successor(address, address + page_align(max(length, 0)))
+        step = partial(self._advise, address, length, advice)
+        if self._lock is not None and advice in (MADV_DONTNEED, MADV_FREE):
             async with self._lock.read():
-                self._drop(address, length, advice)
+                step()
+        else:
+            await self._step(step)
 
-    def _drop(self, address: int, length: int, advice: int) -> None:
+    def _advise(self, address: int, length: int, advice: int) -> None:
         plan = plan_madvise(self._current_layout(), address, length, advice)
         for start, end in plan.zap:
             self.page_table.zap(start, end)
+        self._publish(plan, self._vacated)
         if plan.error is not None:
             raise plan.error
+
+    async def mlock(self, address: int, length: int) -> None:
+        """Lock every page that the range touches, and have all of them in the page table.
+
+        A checkpoint comes first. A cancelled call has locked nothing, or everything with some of
+        the pages not there yet.
+
+        Raises:
+            OSError: EINVAL for a range outside the address space; ENOMEM for a hole: everything
+                below it is locked, and no page has been brought. ENOMEM too if a page can't be had
+                (PROT_NONE, beyond the end of a file): everything is locked. ENOMEM if it would
+                make too many VMAs; then nothing is.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        plan = await self._change(partial(plan_mlock, address=address, length=length, lock=True))
+        if plan.error is not None:
+            raise plan.error
+        failed = await self._populate(plan.populate, go_on=False)
+        if failed is not None:
+            what = f"mlock({address:#x}, {length:#x}): a page can't be had; the range stays locked"
+            raise OSError(errno.ENOMEM, what) from failed
+
+    async def munlock(self, address: int, length: int) -> None:
+        """Unlock every page that the range touches; they stay in the page table.
+
+        A checkpoint comes first: a cancelled call has done nothing.
+
+        Raises:
+            OSError: As for `mlock`.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        plan = await self._change(partial(plan_mlock, address=address, length=length, lock=False))
+        if plan.error is not None:
+            raise plan.error
+
+    async def _populate(
+        self, spans: Iterable[tuple[int, int]], *, go_on: bool = True
+    ) -> Exception | None:
+        """Fault in what is mapped there; not a checkpoint if that is nothing.
+
+        Args:
+            spans: Where.
+            go_on: With the next VMA, when a page of one can't be had.
+
+        Returns:
+            The first error.
+        """
+        failed: Exception | None = None
+        for start, end in spans:
+            position = start
+            while (region := self.find_vma(position)) is not None and region.start < end:
+                position = max(position, region.start)
+                try:
+                    await self.fault(position, _populating(region.payload))
+                    position += PAGE_SIZE
+                except (SegmentationFault, BusError) as error:
+                    failed = failed or error
+                    if not go_on:
+                        break
+                    position = region.end
+        return failed
 
     def _current_layout(self) -> Layout:
         if self._closed:
@@ -459,30 +648,55 @@ class AddressSpace:
 
         return await self._step(step)
 
-    def _publish(self, plan: Plan, waiting: list[_Unsettled]) -> None:
+    def _publish(self, plan: Plan, waiting: list[_Unsettled]) -> Drain[VMA] | None:
         """Make a plan visible, and finish it when it settles.
 
         Args:
             plan: What to do.
             waiting: Where its zapped ranges stand until then.
+
+        Returns:
+            The drain that tells when it has settled; None if nothing changes.
         """
         if plan.edit is None:
-            return
-        ranges = [_Unsettled(start, end) for start, end in plan.zap]
-        waiting.extend(ranges)
+            return None
+        ranges = [(waiting, _Unsettled(start, end)) for start, end in plan.zap]
+        for move in plan.moves:
+            left = self._reserved if move.stays else self._vacated
+            ranges.append((left, _Unsettled(move.start, move.end)))
+            ranges.append((self._reserved, _Unsettled(move.to, move.to_end)))
+        for standing, range_ in ranges:
+            standing.append(range_)
+        self._moving.extend(plan.moves)
 
         def settle() -> None:
-            for range_ in ranges:
-                self.page_table.zap(range_.start, range_.end)
-                waiting.remove(range_)
+            for start, end in plan.zap:
+                self.page_table.zap(start, end)
+            for move in plan.moves:
+                self._move_pages(move)
+            for standing, range_ in ranges:
+                standing.remove(range_)
             for start, end in plan.restrict:
                 self.page_table.restrict(start, end, plan.rights)
 
-        drain = self._map.publish(plan.edit, cleanup=settle)
-        for range_ in ranges:
+        drain = self._map.publish(plan.edit, index=plan.index, cleanup=settle)
+        for _, range_ in ranges:
             range_.drain = drain
         self._edits += 1
         self._drains += not drain.done
+        return drain
+
+    def _move_pages(self, move: Move) -> None:
+        self._moving.remove(move)
+        self.page_table.zap(move.to, move.to_end)
+        self.page_table.move(move.start, move.end, move.to)
+        if not move.vma.is_private:
+            return
+        # A fault that held the source may have written there first after it was published as moved.
+        for address, entry in self.page_table.items(move.to, move.to_end):
+            region = self.vma_lookup(address)
+            if entry.rights & PROT_WRITE and region and region.payload.file is move.vma.file:
+                self.prepare_anon(region, address)
 
     # Faulting --------------------------------------------------------------------------------
 
@@ -513,7 +727,7 @@ class AddressSpace:
     async def _fault_speculative(self, address: int, access: int) -> None:
         await checkpoint()
         if self._reserved:
-            await self._successor(address)
+            await self._successor(address, address + 1)
         region = self.find_vma_speculative_nowait(address)
         if region is None:
             raise self._unmapped(address, access)
@@ -544,7 +758,7 @@ class AddressSpace:
 
     async def _locked_lookup(self, address: int, access: int) -> Region[VMA]:
         if self._reserved:
-            await self._successor(address)
+            await self._successor(address, address + 1)
         region = self.vma_lookup(address)
         if region is None:
             raise self._unmapped(address, access)
@@ -564,9 +778,9 @@ class AddressSpace:
         else:
             self._minor += 1
 
-    async def _successor(self, address: int) -> None:
-        """Wait while the address is reserved; not a checkpoint if it is not."""
-        while (range_ := _covering(self._reserved, address, address + 1)) is not None:
+    async def _successor(self, start: int, end: int) -> None:
+        """Wait while some of the range is reserved; not a checkpoint if nothing is."""
+        while (range_ := _covering(self._reserved, start, end)) is not None:
             await self._wait_for(range_.drain)
 
     def _unmapped(self, address: int, access: int) -> Exception:
@@ -605,11 +819,13 @@ class AddressSpace:
 
     def unmap_mapping_range(self, file: MappedFile, first: int) -> None:
         """Drop the entries for pages *first* and above of a file, private copies too."""
-        for region in self._map.index:
-            vma = region.payload
+        mapped = [(r.start, r.end, r.payload) for r in self._map.index]
+        # Pages on their way to another place would arrive there afterwards.
+        mapped += [(m.start, m.end, m.vma) for m in self._moving]
+        for begin, end, vma in mapped:
             if vma.file is file:
-                start = max(region.start, vma.origin + (first << PAGE_SHIFT))
-                self.page_table.zap(start, max(start, region.end))
+                start = max(begin, vma.origin + (first << PAGE_SHIFT))
+                self.page_table.zap(start, max(start, end))
 
     # Accessing memory ------------------------------------------------------------------------
 
@@ -713,6 +929,11 @@ class AddressSpace:
             f"<AddressSpace at {id(self):#x}, {self.locking}: {len(self._map.index)} VMAs, "
             f"{len(self.page_table)} pages, {len(self._vacated) + len(self._reserved)} unsettled>"
         )
+
+
+def _populating(vma: VMA) -> int:
+    """Return the access that brings a page for good: writing, where that makes a copy."""
+    return PROT_WRITE if vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE else PROT_READ
 
 
 def _shared_memory(size: int) -> MappedFile:

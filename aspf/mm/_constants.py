@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = (
+    "MADV_DOFORK",
+    "MADV_DONTFORK",
     "MADV_DONTNEED",
+    "MADV_FREE",
+    "MADV_KEEPONFORK",
+    "MADV_NORMAL",
+    "MADV_RANDOM",
+    "MADV_SEQUENTIAL",
+    "MADV_WIPEONFORK",
     "MAP_32BIT",
     "MAP_ANONYMOUS",
     "MAP_FIXED",
@@ -16,6 +24,9 @@ __all__ = (
     "MAP_PRIVATE",
     "MAP_SHARED",
     "MAP_SHARED_VALIDATE",
+    "MREMAP_DONTUNMAP",
+    "MREMAP_FIXED",
+    "MREMAP_MAYMOVE",
     "PAGE_SHIFT",
     "PAGE_SIZE",
     "PROT_EXEC",
@@ -48,4 +59,16 @@ MAP_LOCKED: Final = 0x2000
 MAP_NORESERVE: Final = 0x4000
 MAP_FIXED_NOREPLACE: Final = 0x100000
 
+MADV_NORMAL: Final = 0
+MADV_RANDOM: Final = 1
+MADV_SEQUENTIAL: Final = 2
 MADV_DONTNEED: Final = 4
+MADV_FREE: Final = 8
+MADV_DONTFORK: Final = 10
+MADV_DOFORK: Final = 11
+MADV_WIPEONFORK: Final = 18
+MADV_KEEPONFORK: Final = 19
+
+MREMAP_MAYMOVE: Final = 1
+MREMAP_FIXED: Final = 2
+MREMAP_DONTUNMAP: Final = 4

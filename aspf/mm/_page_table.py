@@ -95,6 +95,15 @@ class PageTable:
         self._size -= removed
         return removed
 
+    def move(self, start: int, end: int, to: int) -> None:
+        """Move the entries of ``[start, end)`` to *to*, where there must be none.
+
+        Complexity: As for `zap`.
+        """
+        for address, entry in list(self.items(start, end)):
+            self.set(address - start + to, entry)
+        self.zap(start, end)
+
     def restrict(self, start: int, end: int, rights: int) -> None:
         """Take from the entries of ``[start, end)`` every right that is not in *rights*."""
         for _, leaf, slot in self._walk(start, end):

@@ -27,6 +27,7 @@ __all__ = (
     "VMA",
     "VM_ACCESS",
     "VM_ACCOUNT",
+    "VM_DONTCOPY",
     "VM_GROWSDOWN",
     "VM_LOCKED",
     "VM_MAYEXEC",
@@ -34,7 +35,10 @@ __all__ = (
     "VM_MAYSHARE",
     "VM_MAYWRITE",
     "VM_NORESERVE",
+    "VM_RAND_READ",
+    "VM_SEQ_READ",
     "VM_SHARED",
+    "VM_WIPEONFORK",
     "VM_WRITE",
     "Anon",
 )
@@ -50,8 +54,12 @@ VM_MAYEXEC: Final = 0x40
 VM_MAYSHARE: Final = 0x80
 VM_GROWSDOWN: Final = 0x100
 VM_LOCKED: Final = 0x2000
+VM_SEQ_READ: Final = 0x8000
+VM_RAND_READ: Final = 0x10000
+VM_DONTCOPY: Final = 0x20000
 VM_ACCOUNT: Final = 0x100000
 VM_NORESERVE: Final = 0x200000
+VM_WIPEONFORK: Final = 0x2000000
 
 
 @final

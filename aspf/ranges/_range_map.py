@@ -684,11 +684,18 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
             if number not in kept:
                 self._discard(payload)
 
-    def publish(self, edit: Edit[T], *, cleanup: Callable[[], None] | None = None) -> Drain[T]:
+    def publish(
+        self,
+        edit: Edit[T],
+        *,
+        index: RegionIndex[T] | None = None,
+        cleanup: Callable[[], None] | None = None,
+    ) -> Drain[T]:
         """Make an edit that was planned on `index` visible, and begin to settle it. Never waits.
 
         Args:
             edit: What to change.
+            index: For an edit that is composed by `Edit.then`: the index that its parts lead to.
             cleanup: Called once when the edit settles: nobody holds what it took away, and every
                 earlier edit that overlaps its span has settled. It runs in whoever released last,
                 possibly inside this call. What it raises goes to the drain's waiters.
@@ -697,7 +704,10 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
             StaleEdit: If the map changed since the edit was planned.
             ClosedResourceError: After `aclose`.
         """
-        return self._publish(edit, self._plan_on().edited(edit), cleanup)
+        current = self._plan_on()
+        if index is None or edit.version != current.version:
+            index = current.edited(edit)
+        return self._publish(edit, index, cleanup)
 
     def unsettled(self, start: Key, end: Key) -> tuple[Drain[T], ...]:
         """Return the drains that have not settled and overlap ``[start, end)``, oldest first.

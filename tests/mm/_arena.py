@@ -10,14 +10,11 @@ import anyio.lowlevel
 
 from aspf import mm
 from aspf.mm import AddressSpace, MappedFile
-from aspf.mm._plan import Plan
-from aspf.ranges import Edit, Region
 
 DATA = Path(__file__).parent / "data"
 BASE = 0x10_0000_0000
 SIZE = 1200
 PAGE = mm.PAGE_SIZE
-VM_DONTCOPY = 0x20000
 
 PROTS = {"r": mm.PROT_READ, "w": mm.PROT_WRITE, "x": mm.PROT_EXEC, "-": 0}
 FLAGS = {
@@ -30,7 +27,7 @@ FLAGS = {
     "LOCKED": mm.MAP_LOCKED,
     "GROWSDOWN": mm.MAP_GROWSDOWN,
 }
-LETTERS = {mm.VM_ACCOUNT: "ac", mm.VM_LOCKED: "lo", VM_DONTCOPY: "dc"}
+LETTERS = {mm.VM_ACCOUNT: "ac", mm.VM_LOCKED: "lo", mm.VM_DONTCOPY: "dc"}
 
 
 class Numbered:
@@ -64,37 +61,12 @@ def at(page: float) -> int:
     return BASE + int(page * PAGE)
 
 
-def supports(op: list) -> bool:
-    return op[0] in ("mmap", "munmap", "mprotect", "r", "w", "ftruncate") or (
-        op[0] == "madvise" and op[3] == "DONTNEED"
-    )
-
-
 class Arena:
     """Runs recorded calls and answers as the recording does."""
 
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
         self.files = {"f": numbered_file("f"), "g": numbered_file("g")}
-
-    @classmethod
-    def of(cls, vmas: list) -> Arena:
-        """Rebuild a layout that was never written to from its recorded list."""
-        arena = cls(AddressSpace())
-        regions = []
-        for start, end, perm, kind, pgoff, flags in vmas:
-            names = flags.split()
-            vm_flags = sum(bit for bit, name in LETTERS.items() if name in names)
-            vm_flags |= bits(perm[:3].replace("-", "")) | (
-                mm.VM_MAYREAD | mm.VM_MAYWRITE | mm.VM_MAYEXEC
-            )
-            vm_flags |= mm.VM_SHARED | mm.VM_MAYSHARE if perm[3] == "s" else 0
-            file = arena.files[kind[-1]] if kind.startswith("file") else None
-            origin = 0 if file is None else at(start) - pgoff * PAGE
-            regions.append(Region(at(start), at(end), mm.VMA(vm_flags, origin, file)))
-        edit = Edit((), tuple(regions), arena.space._map.index.version)
-        arena.space._publish(Plan(edit), [])
-        return arena
 
     async def run(self, op: list) -> object:
         try:
@@ -127,9 +99,27 @@ class Arena:
         return 0
 
     async def _madvise(self, page, pages, advice):
-        assert advice == "DONTNEED"
-        await self.space.madvise(at(page), int(pages * PAGE), mm.MADV_DONTNEED)
+        await self.space.madvise(at(page), int(pages * PAGE), getattr(mm, f"MADV_{advice}"))
         return 0
+
+    async def _mlock(self, page, pages):
+        await self.space.mlock(at(page), int(pages * PAGE))
+        return 0
+
+    async def _munlock(self, page, pages):
+        await self.space.munlock(at(page), int(pages * PAGE))
+        return 0
+
+    async def _mremap(self, page, old, new, flags, to=None):
+        address = await self.space.mremap(
+            at(page),
+            int(old * PAGE),
+            int(new * PAGE),
+            sum(getattr(mm, f"MREMAP_{name}") for name in flags.split("|") if name != "0"),
+            0 if to is None else at(to),
+        )
+        inside = BASE <= address < BASE + SIZE * PAGE
+        return (address - BASE) // PAGE if inside else "OUTSIDE"
 
     async def _ftruncate(self, file, pages):
         await self.files[file].truncate(pages * PAGE)

@@ -41,7 +41,7 @@ def clean_up_at_once(space: AddressSpace) -> None:
 def ignore_successors(space: AddressSpace) -> None:
     """Fault at once on what MAP_FIXED has mapped anew, while the old pages are still to go."""
 
-    async def successor(address):
+    async def successor(start, end):
         return
 
     space._successor = successor
@@ -104,3 +104,37 @@ def decide_before_the_fetch(space: AddressSpace) -> None:
 def settle_out_of_order(space: AddressSpace) -> None:
     """Forget rule S: an edit waits for its own holders only."""
     space._map.unsettled = lambda start, end: ()
+
+
+def move_at_once(space: AddressSpace) -> None:
+    """Move pages when an mremap is published, not when it has settled."""
+    publish = space._publish
+
+    def move_and_publish(plan, waiting):
+        for move in plan.moves:
+            space.page_table.zap(move.to, move.to_end)
+            space.page_table.move(move.start, move.end, move.to)
+        return publish(replace(plan, moves=()), waiting)
+
+    space._publish = move_and_publish
+
+
+def move_in_two_steps(space: AddressSpace) -> None:
+    """Unmap the destination of an mremap before the step that maps it."""
+    mremap = space.mremap
+
+    async def unmap_and_move(address, old, new, flags, to):
+        await space.munmap(to, new)
+        return await mremap(address, old, new, flags, to)
+
+    space.mremap = unmap_and_move
+
+
+def drop_before_arrival(space: AddressSpace) -> None:
+    """Let madvise drop the pages of an mremap's destination before they have come."""
+
+    async def madvise(address, length, advice):
+        await checkpoint()
+        space._advise(address, length, advice)
+
+    space.madvise = madvise

@@ -5,6 +5,7 @@ The explorer is trio's, so these tests are too. Pagers here are in memory: one c
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 import anyio
@@ -42,7 +43,7 @@ def check(space: AddressSpace) -> None:
     state = space._map.statistics()
     assert state.pins == 0, "leaked pin"
     assert state.unsettled == len(space._vacated) == len(space._reserved) == 0
-    assert len(space._anonymous) == 0
+    assert len(space._anonymous) == len(space._moving) == 0
 
 
 class World:
@@ -55,6 +56,8 @@ class World:
         self.seen: dict[str, str] = {}
         # Bytes that a task wrote where they may not be lost.
         self.kept: dict[int, bytes] = {}
+        # Pages that were written to while they were being moved.
+        self.either: list[mm.Page] = []
 
     async def write(self, page: int, name: str) -> None:
         try:
@@ -74,6 +77,10 @@ class World:
         for _, entry in self.space.page_table.items(at(first), at(first + pages)):
             assert not entry.rights & mm.PROT_WRITE, "writable after mprotect returned"
 
+    async def protect_what_is_left(self, first: int, pages: int) -> None:
+        with contextlib.suppress(OSError):  # ENOMEM: it is somewhere else already
+            await self.protect(first, pages)
+
     async def replace(self, first: int, pages: int) -> None:
         assert await self.space.mmap(at(first), pages * PAGE, RW, FIXED) == at(first)
 
@@ -90,18 +97,61 @@ class World:
             await self.space.write(at(page), b"n")
             self.kept[at(page)] = b"n"
 
+    async def prepare(self, page: int) -> None:
+        """Write to a page; this is done before the other tasks begin."""
+        await self.space.write(at(page), b"x")
+
     async def keep(self, page: int, offset: int) -> None:
         await self.space.write(at(page) + offset, b"k")
         self.kept[at(page) + offset] = b"k"
 
+    async def move(self, first: int, to: int, extra: int = 0) -> None:
+        """Move two pages; what is written there before must be found behind."""
+        flags = mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED | extra
+        await self.space.mremap(at(first), 2 * PAGE, 2 * PAGE, flags, at(to))
+        if not extra:
+            for address, _ in self.space.page_table.items(at(first), at(first + 2)):
+                assert self.space.vma_lookup(address) is not None, "stale page after mremap"
+
+    async def follow(self, page: int, to: int, name: str) -> None:
+        """Write to what is being moved: that write goes with it, or there is nothing to write to."""
+        await self.write(page, name)
+        if self.seen[name] == "ok":
+            places = [self.space.page_table.get(at(where)) for where in (page, to)]
+            self.either = [entry.page for entry in places if entry is not None]
+
+    async def grow(self, pages: int) -> None:
+        await self.space.mremap(BASE, 4 * PAGE, pages * PAGE, mm.MREMAP_MAYMOVE)
+
+    async def drop_if_moved(self, page: int) -> None:
+        """Drop a page that has been moved: it reads as zero then."""
+        if self.space.vma_lookup(at(page)) is not None:
+            await self.space.madvise(at(page), PAGE, mm.MADV_DONTNEED)
+            self.kept[at(page)] = b"\0"
+
+    async def lock(self, first: int, pages: int) -> None:
+        await self.space.mlock(at(first), pages * PAGE)
+        found = [a for a, _ in self.space.page_table.items(at(first), at(first + pages))]
+        assert len(found) == pages, "locked page is missing"
+
+    async def unlock(self, first: int, pages: int) -> None:
+        await self.space.munlock(at(first), pages * PAGE)
+
     async def run(self, *tasks) -> str:
         await self.space.mmap(BASE, 4 * PAGE, RW, FIXED)
         self.old = self.space.vma_lookup(BASE)
+        begun = [task for task in tasks if task.func is not World.prepare]
+        for task in tasks:
+            if task not in begun:
+                await task.func(self, *task.args)
         async with trio.open_nursery() as nursery:
-            for task in tasks:
+            for task in begun:
                 nursery.start_soon(partial(task.func, self, *task.args))
         # What a cancelled call has begun goes on by itself, in whoever holds what it waits for.
         check(self.space)
+        if self.either:
+            left = [entry.page for _, entry in self.space.page_table.items(0, mm.TASK_SIZE)]
+            assert any(page.data[0] == ord("x") for page in left), "lost write in a moved page"
         for address, data in self.kept.items():
             assert await self.space.read(address, 1) == data, f"lost write at {address:#x}"
         await self.space.aclose()
@@ -118,6 +168,7 @@ def program(*tasks, broken=None):
 
 W, U, P, M = World.write, World.munmap, World.protect, World.replace
 N, K = World.write_if_replaced, World.keep
+V, F, L = World.move, World.follow, World.lock
 
 PROGRAMS = {
     "fault against munmap of the whole": [partial(W, 3, "fault"), partial(U, 0, 4)],
@@ -153,6 +204,33 @@ PROGRAMS = {
         partial(N, 1),
     ],
     "two writes to one new page": [partial(K, 0, 0), partial(K, 0, 1)],
+    "fault at the source of mremap": [partial(F, 1, 9, "fault"), partial(V, 0, 8)],
+    "fault at a new destination of mremap": [partial(W, 9, "fault"), partial(V, 0, 8)],
+    "fault at a mapped destination of mremap": [partial(W, 3, "mapped"), partial(V, 0, 2)],
+    "fault beside mremap": [partial(W, 2, "beside"), partial(V, 0, 8)],
+    "fault at the source of mremap with DONTUNMAP": [
+        partial(F, 1, 9, "mapped"),
+        partial(V, 0, 8, mm.MREMAP_DONTUNMAP),
+    ],
+    "fault against mremap and munmap of its destination": [
+        partial(W, 1, "fault"),
+        partial(V, 0, 8),
+        partial(U, 8, 2),
+    ],
+    "fault against mprotect and mremap of the same": [
+        partial(W, 1, "fault"),
+        partial(World.protect_what_is_left, 0, 2),
+        partial(V, 0, 8),
+    ],
+    "mremap of a written page against MADV_DONTNEED of its destination": [
+        partial(World.prepare, 1),
+        partial(W, 0, "fault"),
+        partial(V, 0, 8),
+        partial(World.drop_if_moved, 9),
+    ],
+    "fault against mremap that grows": [partial(W, 1, "beside"), partial(World.grow, 6)],
+    "fault against mlock": [partial(W, 3, "beside"), partial(L, 2, 2)],
+    "fault against munlock": [partial(W, 3, "beside"), partial(World.unlock, 2, 2)],
 }
 
 
@@ -170,6 +248,17 @@ SCHEDULES = {
     "munmap against MAP_FIXED over it": 1267,
     "cancelled munmap, then MAP_FIXED over it": 806,
     "two writes to one new page": 50,
+    "fault at the source of mremap": 37,
+    "fault at a new destination of mremap": 26,
+    "fault at a mapped destination of mremap": 51,
+    "fault beside mremap": 35,
+    "fault at the source of mremap with DONTUNMAP": 51,
+    "fault against mremap and munmap of its destination": 1660,
+    "fault against mprotect and mremap of the same": 1224,
+    "mremap of a written page against MADV_DONTNEED of its destination": 715,
+    "fault against mremap that grows": 35,
+    "fault against mlock": 158,
+    "fault against munlock": 15,
 }
 
 # With one cancellation more these have too many schedules for a test suite, which draws some at
@@ -180,6 +269,9 @@ LARGE = {
     "munmap against MAP_FIXED over it": 30_000,
     "cancelled munmap, then MAP_FIXED over it": 30_000,
     "faults before and after MAP_FIXED over the head": 200_000,
+    "fault against mremap and munmap of its destination": 30_000,
+    "fault against mprotect and mremap of the same": 30_000,
+    "mremap of a written page against MADV_DONTNEED of its destination": 30_000,
 }
 
 # What an access may come to. That of a page which stays mapped and writable: nothing else but ok.
@@ -232,6 +324,12 @@ BROKEN = {
     _broken.replace_in_two_steps: ("fault against MAP_FIXED over", "mapped:MAPERR"),
     _broken.install_without_recheck: ("two writes to one new page", "lost write"),
     _broken.decide_before_the_fetch: ("fault against mprotect", "lost protection"),
+    _broken.move_at_once: ("fault at the source of mremap", "stale page"),
+    _broken.move_in_two_steps: ("fault at a mapped destination of mremap", "mapped:MAPERR"),
+    _broken.drop_before_arrival: (
+        "mremap of a written page against MADV_DONTNEED of its destination",
+        "lost write",
+    ),
     _broken.settle_out_of_order: (
         "fault against munmap of the tail, then of the rest",
         "stale page",

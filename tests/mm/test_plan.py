@@ -26,15 +26,9 @@ from aspf.mm import (
     VMA,
     Anon,
 )
-from aspf.mm._plan import (
-    Layout,
-    MmapCall,
-    Plan,
-    plan_madvise,
-    plan_mmap,
-    plan_mprotect,
-    plan_munmap,
-)
+from aspf.mm._pieces import Layout, Plan
+from aspf.mm._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
+from aspf.mm._plan_flags import plan_madvise
 from aspf.mm._vma import permissions
 from aspf.ranges import Region, RegionIndex
 

@@ -39,7 +39,11 @@ PURE = {
     "aspf._errors",
     "aspf.ranges._edit",
     "aspf.ranges._index",
+    "aspf.mm._pieces",
     "aspf.mm._plan",
+    "aspf.mm._plan_brk",
+    "aspf.mm._plan_flags",
+    "aspf.mm._plan_mremap",
     "aspf.mm._proc_maps",
     "aspf.mm._vma",
 }

@@ -665,6 +665,22 @@ def test_a_stale_plan_is_refused() -> None:
     assert shape(ranges) == [(0, 4, "b")]
 
 
+def test_a_composed_edit_is_one_and_may_be_stale_too() -> None:
+    """Broken if a composed edit is published in parts, retires what it passes over, or is late."""
+    ranges = RangeMap([(0, 4, "a"), (4, 8, "between"), (8, 12, "c")])
+    between = ranges.index.find(4)
+    first = plan_remove(ranges.index, 0, 4)
+    index = ranges.index.edited(first)
+    second = plan_assign(index, 8, 12, "d")
+    both, index = first.then(second), index.edited(second)
+    drain = ranges.publish(both, index=index)
+    assert drain.done
+    assert shape(ranges) == [(4, 8, "between"), (8, 12, "d")]
+    assert ranges.index.find(4) is between
+    with pytest.raises(StaleEdit, match="plan it again"):
+        ranges.publish(both, index=index)
+
+
 # -------------------------------------------------------------------- what it shows
 
 
