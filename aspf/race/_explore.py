@@ -12,9 +12,7 @@ happens to do it. Tasks switch only at awaits that really yield.
 from __future__ import annotations
 
 import functools
-import math
 import operator
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
@@ -156,7 +154,6 @@ def explore(
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
     minimise: bool = False,
-    seconds: float = math.inf,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
 
@@ -179,7 +176,6 @@ def explore(
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
-        seconds: No schedule but the first begins later than that after the call.
 
     Returns:
         What was found. ``exhausted`` is true only if no schedule is left.
@@ -211,9 +207,8 @@ def explore(
     steps = _at_least(1, "max_steps", max_steps)
     strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, cancel=cancel, max_steps=steps)
-    deadline = time.monotonic() + seconds
     with exploring():
-        while _may_go_on(tally.runs, limit, deadline) and strategy.begin():
+        while tally.runs < limit and strategy.begin():
             schedule = Schedule(program, strategy, cancel=cancel, max_steps=steps)
             schedule.run()
             tally.count(schedule)
@@ -539,10 +534,6 @@ def _describe_error(error: BaseException | None) -> str:
         return "; ".join(_describe_error(inner) for inner in error.exceptions)
     text = without_addresses(str(error)).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _may_go_on(runs: int, limit: int, deadline: float) -> bool:
-    return runs == 0 or (runs < limit and time.monotonic() < deadline)
 
 
 def _at_least(least: int, name: str, value: int) -> int:
