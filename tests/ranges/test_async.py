@@ -457,6 +457,7 @@ async def test_holds_of_other_tasks_and_other_maps_are_no_deadlock() -> None:
         drain = ranges.remove(0, 4)
         holder.release.set()
         await drain.wait()
+    assert drain.done
 
 
 async def test_debug_finds_the_deadlock_of_a_pin() -> None:
@@ -1153,6 +1154,8 @@ def test_an_idle_map_may_move_to_another_event_loop(anyio_backend: str) -> None:
     for _ in range(2):
         anyio.run(use, backend=anyio_backend)
     anyio.run(ranges.aclose, backend=anyio_backend)
+    assert_idle(ranges)
+    assert ranges.statistics().closed
 
 
 def test_a_pinned_map_refuses_another_event_loop(anyio_backend: str) -> None:
