@@ -1,7 +1,8 @@
 """One schedule: trio's own run loop, with every choice in our hands.
 
-This is the only file that touches trio's internals. ``tests/race/test_engine.py`` checks each of
-them by name and says plainly what a new trio has changed.
+This file and ``_runner.py`` are the only ones that touch trio's internals.
+``tests/race/test_engine.py`` checks each of them by name and says plainly what a new trio has
+changed.
 
 trio's run loop is a generator, ``unrolled_run``. It yields whenever a real loop would wait for
 I/O, then takes a batch, ``list(runner.runq)``, clears the queue and runs the batch. A `Schedule`
@@ -45,32 +46,28 @@ import math
 import types
 import warnings
 from collections import deque
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 import trio
 from sniffio import thread_local as current_library
-from trio import _threads
 from trio._core import _run
-from trio._core._entry_queue import EntryQueue
-from trio._core._ki import KIManager
 from trio._core._traps import CancelShieldedCheckpoint
-from trio.lowlevel import Abort
 
 from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
 from aspf.race import _hook
 from aspf.race._cell import Lifetime
 from aspf.race._frames import is_library, is_ours
 from aspf.race._record import name_of
+from aspf.race._runner import Clock, close, drive, make_runner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
 
     from aspf.race._cell import Cell
+    from aspf.race._settings import Settings
 
-__all__ = ("NOTHING", "TIME", "Chooser", "Footprint", "Schedule", "Sleeper", "Strand", "exploring")
+__all__ = ("NOTHING", "TIME", "Chooser", "Footprint", "Schedule", "Sleeper", "Strand")
 
 TIME: Final = ~0
 # A teardown that takes longer than this isn't going to end.
@@ -205,9 +202,8 @@ class Schedule:
         self,
         program: Callable[[], Awaitable[object]],
         chooser: Chooser,
+        settings: Settings,
         *,
-        cancel: bool,
-        max_steps: int,
         watcher: Watcher | None = None,
     ) -> None:
         self.program = program
@@ -220,8 +216,8 @@ class Schedule:
         self.result: object = None
         self.sleepers: tuple[Sleeper, ...] = ()
         self._chooser = chooser
-        self._cancel = cancel
-        self._max_steps = max_steps
+        self._cancel = settings.cancel
+        self._max_steps = settings.max_steps
         self._watcher = watcher
         self._by_task: dict[trio.lowlevel.Task, Strand | None] = {}
         self._system: deque[trio.lowlevel.Task] = deque()
@@ -239,8 +235,8 @@ class Schedule:
         self._undelivered: Strand | None = None
         self._idle_may_wake = False
         self._teardown_steps = 0
-        self._clock = _Clock()
-        self._runner = _make_runner(self)
+        self._clock = Clock()
+        self._runner = make_runner(self, self._clock)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -260,7 +256,7 @@ class Schedule:
         # The collector would finalise abandoned async generators at a moment of its own choice.
         gc.disable()
         try:
-            _drive(loop)
+            drive(loop)
         except BaseException as error:
             self._abandon(loop)
             if isinstance(error.__cause__, TeardownStuck | KeyboardInterrupt):
@@ -301,7 +297,7 @@ class Schedule:
             for task in self._by_task:
                 for nursery in task._child_nurseries:
                     nursery._children.clear()
-                _close(task.coro)
+                close(task.coro)
 
     # -- trio's run queue ------------------------------------------------------------------
 
@@ -715,149 +711,3 @@ async def _cancellable(coro: Awaitable[Any], scope: trio.CancelScope) -> Any:
     with scope:
         return await coro
     return None
-
-
-def _close(coro: types.CoroutineType[Any, Any, Any]) -> None:
-    # It has had its chance to end properly. Nurseries await once more in their clean-up, each.
-    for _ in range(100):  # pragma: no branch - but not for ever
-        with suppress(BaseException):
-            coro.close()
-        if coro.cr_frame is None:
-            break
-
-
-def _drive(loop: Generator[float, Any, None]) -> None:
-    send = loop.send
-    try:
-        send(None)
-        while True:
-            send(())
-    except StopIteration:
-        pass
-
-
-# -- what our runner has in place of the outside world --------------------------------------
-
-
-@final
-class _Clock(trio.abc.Clock):
-    """Virtual time: it stands still until a schedule moves it."""
-
-    now: float = 0.0
-
-    def start_clock(self) -> None:
-        pass
-
-    def current_time(self) -> float:
-        return self.now
-
-    def deadline_to_sleep_time(self, deadline: float) -> float:  # noqa: ARG002
-        return math.inf
-
-
-@final
-class _NoIO:
-    """An I/O manager without I/O: whatever a task asks of it is an error."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
-
-    def process_events(self, events: object) -> None:
-        pass
-
-    def statistics(self) -> types.SimpleNamespace:
-        return types.SimpleNamespace(backend="aspf.race")
-
-    def notify_closing(self, fd: object) -> None:
-        """Nobody can be waiting for it."""
-
-    def close(self) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        def refuse(*_args: object, **_kwargs: object) -> object:
-            raise self._schedule.refuse(f"trio.lowlevel.{name}()")
-
-        return refuse
-
-
-@final
-class _Wakeup:
-    """Wakes trio's ``run_sync_soon`` task without a socket pair.
-
-    It must really do so: the end of every run hangs on it (``asyncgens.finalize_remaining``).
-    """
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-
-    async def wait_woken(self) -> None:
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
-
-    def wakeup_thread_and_signal_safe(self) -> None:
-        # The task looks at its queue before it waits, and there is only one thread.
-        if self._task is not None:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
-
-    def close(self) -> None:
-        pass
-
-    def _abort(self, _: object) -> Abort:
-        self._task = None
-        return Abort.SUCCEEDED
-
-
-class _NoInstruments(dict[str, Any]):
-    """No instruments. A dict, since trio asks it six times a step."""
-
-    def add_instrument(self, _: object) -> None:
-        raise NotImplementedError("an explored program can't add instruments to the run loop")
-
-
-def _make_runner(schedule: Schedule) -> _run.Runner:
-    runner = _run.Runner(
-        clock=schedule._clock,
-        instruments=_NoInstruments(),  # type: ignore[arg-type]
-        io_manager=_NoIO(schedule),  # type: ignore[arg-type]
-        ki_manager=KIManager(),
-        strict_exception_groups=True,
-        system_context=copy_context(),
-        runq=schedule,  # type: ignore[arg-type]
-        entry_queue=EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
-    )
-    runner.asyncgens.install_hooks(runner)
-    _run.GLOBAL_RUN_CONTEXT.runner = runner
-    return runner
-
-
-@contextmanager
-def exploring() -> Iterator[None]:
-    """Make the process ready for schedules.
-
-    Threads are refused where trio starts them, in this thread's schedules only.
-
-    Raises:
-        RuntimeError: A trio program or another exploration is running.
-    """
-    if trio.lowlevel.in_trio_run():
-        raise RuntimeError(
-            "an exploration drives event loops of its own and can't be called from inside a trio "
-            "program; call it from synchronous code"
-        )
-    if _hook.current is not None:
-        raise RuntimeError("another thread of this process explores; one exploration at a time")
-    start = _threads.start_thread_soon  # type: ignore[attr-defined]
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        runner = getattr(_run.GLOBAL_RUN_CONTEXT, "runner", None)
-        if runner is None or not isinstance(runner.runq, Schedule):
-            return start(*args, **kwargs)
-        raise runner.runq.refuse("trio.to_thread.run_sync()")
-
-    _threads.start_thread_soon = refuse  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        _threads.start_thread_soon = start  # type: ignore[attr-defined]

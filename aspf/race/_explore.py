@@ -17,12 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
 from aspf._errors import NotDeterministic, NotLinearizable, RaceFound, TeardownStuck
-from aspf.race._engine import TIME, Schedule, exploring
+from aspf.race._engine import TIME, Schedule
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._record import Trace, without_addresses
 from aspf.race._recording import Recording
+from aspf.race._runner import exploring
 from aspf.race._search import Repeat
+from aspf.race._settings import Settings
 from aspf.race._strategies import Observed, make_search
 from aspf.race._token import format_token, parse_token, safe_name
 
@@ -204,12 +206,12 @@ def explore(
     """
     name = safe_name(_name_of(program) if name is None else name)
     limit = _at_least(1, "schedules", schedules)
-    steps = _at_least(1, "max_steps", max_steps)
+    settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps))
     strategy = make_search(search, seed, shared)
-    tally = _Tally(program, name, cancel=cancel, max_steps=steps)
+    tally = _Tally(program, name, settings)
     with exploring():
         while tally.runs < limit and strategy.begin():
-            schedule = Schedule(program, strategy, cancel=cancel, max_steps=steps)
+            schedule = Schedule(program, strategy, settings)
             schedule.run()
             tally.count(schedule)
             if stop_on_failure and tally.failures:
@@ -292,11 +294,11 @@ def replay(
     failure = _diagnose(name, 1, schedule, trace)
     if not minimise:
         return failure
-    actions, cancel = schedule.actions, _cancels(schedule.actions)
+    settings = Settings(cancel=_cancels(schedule.actions), max_steps=_ANY)
     kind = failure.kind, failure.summary
     with exploring():
-        found = _minimise(program, kind, actions, cancel=cancel, max_steps=_ANY)
-        return failure if found is None else _minimised(program, failure, found, cancel=cancel)
+        found = _minimise(program, kind, schedule.actions, settings)
+        return failure if found is None else _minimised(program, failure, found, settings)
 
 
 def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
@@ -315,21 +317,20 @@ def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
 
 def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, Schedule, Trace]:
     name, actions, open_ended = parse_token(token)
-    cancel = _cancels(actions)
+    settings = Settings(cancel=_cancels(actions))
     with exploring():
-        return name, *_run_again(program, actions, cancel=cancel, open_ended=open_ended)
+        return name, *_run_again(program, actions, settings, open_ended=open_ended)
 
 
 class _Tally:
     """Counts the runs of an exploration, and keeps the first of each kind."""
 
     def __init__(
-        self, program: Callable[[], Awaitable[object]], name: str, *, cancel: bool, max_steps: int
+        self, program: Callable[[], Awaitable[object]], name: str, settings: Settings
     ) -> None:
         self._program = program
         self._name = name
-        self._cancel = cancel
-        self._max_steps = max_steps
+        self._settings = settings
         self.complete = 0
         self.pruned = 0
         self.cancellations = 0
@@ -368,19 +369,15 @@ class _Tally:
 
     def finish(self, *, minimise: bool) -> None:
         """Find the shortest schedules: of those that were seen, or by more runs."""
-        shorten = functools.partial(
-            _minimise, self._program, cancel=self._cancel, max_steps=self._max_steps
-        )
+        program, settings = self._program, self._settings
         for text, (_, actions) in self._shortest.items():
-            found = shorten(("passes", text), actions) if minimise else None
+            found = _minimise(program, ("passes", text), actions, settings) if minimise else None
             token = format_token(self._name, actions if found is None else found.actions)
             self.outcomes[text] = replace(self.outcomes[text], shortest=token)
         for kind, actions in self._failing.items() if minimise else ():
-            found = shorten(kind, actions)
+            found = _minimise(program, kind, actions, settings)
             if found is not None:
-                self.failures[kind] = _minimised(
-                    self._program, self.failures[kind], found, cancel=self._cancel
-                )
+                self.failures[kind] = _minimised(program, self.failures[kind], found, settings)
 
     def _count_failure(self, schedule: Schedule) -> None:
         kind = str(schedule.verdict), _summary(schedule)
@@ -391,7 +388,7 @@ class _Tally:
         again, trace = _run_again(
             self._program,
             schedule.actions,
-            cancel=self._cancel,
+            self._settings,
             open_ended=schedule.verdict == "livelock?",
         )
         if (again.verdict, _summary(again)) != kind:
@@ -407,8 +404,8 @@ class _Tally:
 def _run_again(
     program: Callable[[], Awaitable[object]],
     actions: Sequence[int],
+    settings: Settings,
     *,
-    cancel: bool,
     open_ended: bool,
 ) -> tuple[Schedule, Trace]:
     """Run one schedule with everything recorded."""
@@ -418,8 +415,7 @@ def _run_again(
     schedule = Schedule(
         program,
         Repeat(actions),
-        cancel=cancel,
-        max_steps=len(actions) + (not open_ended),
+        replace(settings, max_steps=len(actions) + (not open_ended)),
         watcher=trace,
     )
     schedule.run()
@@ -431,16 +427,17 @@ def _minimise(
     program: Callable[[], Awaitable[object]],
     kind: Kind,
     actions: Sequence[int],
-    *,
-    cancel: bool,
-    max_steps: int,
+    settings: Settings,
 ) -> Found | None:
     """Look for a schedule with fewer switches that ends in the same way."""
     # What is found without an end may be as long, what isn't need not be much longer.
-    longest = len(actions) if kind[0] == "livelock?" else min(max_steps, 2 * len(actions) + 100)
+    longest = len(actions)
+    if kind[0] != "livelock?":
+        longest = min(settings.max_steps, 2 * longest + 100)
+    settings = replace(settings, max_steps=longest)
 
     def run(chooser: Follow) -> Kind:
-        schedule = Schedule(program, chooser, cancel=cancel, max_steps=longest)
+        schedule = Schedule(program, chooser, settings)
         try:
             schedule.run()
         except (NotDeterministic, TeardownStuck) as error:
@@ -452,11 +449,11 @@ def _minimise(
 
 
 def _minimised(
-    program: Callable[[], Awaitable[object]], failure: Failure, found: Found, *, cancel: bool
+    program: Callable[[], Awaitable[object]], failure: Failure, found: Found, settings: Settings
 ) -> Failure:
     """Make the failure anew from a schedule with fewer switches."""
     schedule, trace = _run_again(
-        program, found.actions, cancel=cancel, open_ended=failure.kind == "livelock?"
+        program, found.actions, settings, open_ended=failure.kind == "livelock?"
     )
     minimal = minimal_of(found, failure.recording.tasks)
     again = _diagnose(failure.recording.program, failure.schedule, schedule, trace)

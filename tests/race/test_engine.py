@@ -24,7 +24,7 @@ from trio._core._entry_queue import EntryQueue
 from trio._core._traps import CancelShieldedCheckpoint
 
 from aspf.race import Cell, Lifetime, NotDeterministic, TeardownStuck, _hook, explore, replay
-from aspf.race._engine import exploring
+from aspf.race._runner import exploring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -77,7 +77,7 @@ SOURCE = inspect.getsource(_run.unrolled_run)
                 "entry_queue",
             }
             <= set(inspect.signature(_run.Runner).parameters),
-            "trio's Runner is made of other parts: see _make_runner",
+            "trio's Runner is made of other parts: see make_runner",
         ),
         (
             {
@@ -116,7 +116,7 @@ SOURCE = inspect.getsource(_run.unrolled_run)
     ],
 )
 def test_trio_is_as_we_know_it(holds: bool, sentence: str) -> None:
-    """Each internal of trio that aspf/race/_engine.py touches, by name."""
+    """Each internal of trio that aspf/race/_engine.py and _runner.py touch, by name."""
     assert holds, f"trio {trio.__version__} differs: {sentence}"
 
 

@@ -278,7 +278,9 @@ def test_a_cancellation_that_comes_to_nothing() -> None:
 
     chooser = planning.Along([0, 1, ~1])
     with exploring.exploring():
-        schedule = exploring.Schedule(program, chooser, cancel=True, max_steps=50)
+        schedule = exploring.Schedule(
+            program, chooser, exploring.Settings(cancel=True, max_steps=50)
+        )
         schedule.run()
     assert exploring._kind_of(schedule) == ("pruned", "the cancellation is delivered elsewhere")
 

@@ -19,8 +19,10 @@ from race._programs import (
 
 from aspf.race import Cell, Lifetime, explore
 from aspf.race._causality import open_all
-from aspf.race._engine import Footprint, Schedule, exploring
+from aspf.race._engine import Footprint, Schedule
+from aspf.race._runner import exploring
 from aspf.race._search import Exhaustive, Random
+from aspf.race._settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -153,7 +155,7 @@ def enumerate_all(
     seen, search = Seen(), Exhaustive(reduce=mode != "all")
     with exploring():
         while search.begin():
-            schedule = Schedule(program, search, cancel=cancel, max_steps=200)
+            schedule = Schedule(program, search, Settings(cancel=cancel, max_steps=200))
             schedule.run()
             if mode == "sleep sets":
                 open_all(search._path)

@@ -20,8 +20,10 @@ from race._programs import (
 from race.test_search import enumerate_all, make, plans
 
 from aspf.race import Cell, Coverage, NotDeterministic, explore, replay
-from aspf.race._engine import Schedule, exploring
+from aspf.race._engine import Schedule
+from aspf.race._runner import exploring
 from aspf.race._search import Exhaustive
+from aspf.race._settings import Settings
 from aspf.race._strategies import NAMES, make_search
 from aspf.race._strategies._coverage import Traces, good_turing, pct_miss
 
@@ -44,7 +46,7 @@ def schedules(
     with exploring():
         while limit and search.begin():
             limit -= 1
-            schedule = Schedule(program, search, cancel=cancel, max_steps=1_000)
+            schedule = Schedule(program, search, Settings(cancel=cancel, max_steps=1_000))
             schedule.run()
             yield schedule
 

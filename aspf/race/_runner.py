@@ -1,0 +1,178 @@
+"""What our runner has in place of the outside world: a clock, no I/O, no threads, no signals.
+
+With ``_engine.py`` this is what touches trio's internals.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+import trio
+from trio import _threads
+from trio._core import _run
+from trio._core._entry_queue import EntryQueue
+from trio._core._ki import KIManager
+from trio.lowlevel import Abort
+
+from aspf.race import _hook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from aspf._errors import NotDeterministic
+    from aspf.race._engine import Schedule
+
+    Refuse: TypeAlias = Callable[[str], NotDeterministic]
+
+__all__ = ("Clock", "close", "drive", "exploring", "make_runner")
+
+
+@final
+class Clock(trio.abc.Clock):
+    """Virtual time: it stands still until a schedule moves it."""
+
+    now: float = 0.0
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        return self.now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:  # noqa: ARG002
+        return math.inf
+
+
+@final
+class _NoIO:
+    """An I/O manager without I/O: whatever a task asks of it is an error."""
+
+    def __init__(self, refuse: Refuse) -> None:
+        self._refuse = refuse
+
+    def process_events(self, events: object) -> None:
+        pass
+
+    def statistics(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(backend="aspf.race")
+
+    def notify_closing(self, fd: object) -> None:
+        """Nobody can be waiting for it."""
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def refuse(*_args: object, **_kwargs: object) -> object:
+            raise self._refuse(f"trio.lowlevel.{name}()")
+
+        return refuse
+
+
+@final
+class _Wakeup:
+    """Wakes trio's ``run_sync_soon`` task without a socket pair.
+
+    It must really do so: the end of every run hangs on it (``asyncgens.finalize_remaining``).
+    """
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait_woken(self) -> None:
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wakeup_thread_and_signal_safe(self) -> None:
+        # The task looks at its queue before it waits, and there is only one thread.
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def close(self) -> None:
+        pass
+
+    def _abort(self, _: object) -> Abort:
+        self._task = None
+        return Abort.SUCCEEDED
+
+
+class _NoInstruments(dict[str, Any]):
+    """No instruments. A dict, since trio asks it six times a step."""
+
+    def add_instrument(self, _: object) -> None:
+        raise NotImplementedError("an explored program can't add instruments to the run loop")
+
+
+def make_runner(schedule: Schedule, clock: Clock) -> _run.Runner:
+    """Make a runner whose queue is *schedule*, and the one that this thread's trio runs."""
+    runner = _run.Runner(
+        clock=clock,
+        instruments=_NoInstruments(),  # type: ignore[arg-type]
+        io_manager=_NoIO(schedule.refuse),  # type: ignore[arg-type]
+        ki_manager=KIManager(),
+        strict_exception_groups=True,
+        system_context=copy_context(),
+        runq=schedule,  # type: ignore[arg-type]
+        entry_queue=EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
+    )
+    runner.asyncgens.install_hooks(runner)
+    _run.GLOBAL_RUN_CONTEXT.runner = runner
+    return runner
+
+
+def close(coro: types.CoroutineType[Any, Any, Any]) -> None:
+    """End a coroutine that refuses to."""
+    # It has had its chance to end properly. Nurseries await once more in their clean-up, each.
+    for _ in range(100):  # pragma: no branch - but not for ever
+        with suppress(BaseException):
+            coro.close()
+        if coro.cr_frame is None:
+            break
+
+
+def drive(loop: Generator[float, Any, None]) -> None:
+    """Run trio's loop to its end; it yields where a real one would wait for I/O."""
+    send = loop.send
+    try:
+        send(None)
+        while True:
+            send(())
+    except StopIteration:
+        pass
+
+
+@contextmanager
+def exploring() -> Iterator[None]:
+    """Make the process ready for schedules.
+
+    Threads are refused where trio starts them, in this thread's schedules only.
+
+    Raises:
+        RuntimeError: A trio program or another exploration is running.
+    """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "an exploration drives event loops of its own and can't be called from inside a trio "
+            "program; call it from synchronous code"
+        )
+    if _hook.current is not None:
+        raise RuntimeError("another thread of this process explores; one exploration at a time")
+    start = _threads.start_thread_soon  # type: ignore[attr-defined]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        runner = getattr(_run.GLOBAL_RUN_CONTEXT, "runner", None)
+        schedule: Any = _hook.current
+        if runner is None or runner.runq is not schedule:
+            return start(*args, **kwargs)
+        raise schedule.refuse("trio.to_thread.run_sync()")
+
+    _threads.start_thread_soon = refuse  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        _threads.start_thread_soon = start  # type: ignore[attr-defined]
