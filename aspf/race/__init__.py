@@ -18,6 +18,8 @@ from aspf._errors import (
 )
 from aspf._exports import publish as _publish
 from aspf.race._cell import Atomic, Cell, Lifetime
+from aspf.race._doctor import Diagnosis, doctor
+from aspf.race._examiner import Finding
 from aspf.race._explore import Exploration, Failure, Outcome, check, explore, record, replay
 from aspf.race._history import History, linearizable
 from aspf.race._hook import note
@@ -34,8 +36,10 @@ __all__ = (
     "Call",
     "Cell",
     "Coverage",
+    "Diagnosis",
     "Exploration",
     "Failure",
+    "Finding",
     "History",
     "Lifetime",
     "Minimal",
@@ -50,6 +54,7 @@ __all__ = (
     "Token",
     "UseAfterFree",
     "check",
+    "doctor",
     "explore",
     "linearizable",
     "note",

@@ -575,11 +575,12 @@ class Schedule:
         strand = self._by_task.get(task)
         return strand.name if strand is not None else task.name
 
-    def refuse(self, what: str) -> NotDeterministic:
+    def refuse(self, what: str, where: str = "") -> NotDeterministic:
         """Make the error for what no schedule can repeat, and end the schedule with it."""
         name = self.name_of(_run.GLOBAL_RUN_CONTEXT.task)
+        place = f" ({where})" if where else ""
         error = NotDeterministic(
-            f"task {name!r} called {what}, whose result no schedule can repeat; "
+            f"task {name!r} called {what}{place}, whose result no schedule can repeat; "
             "give the program a stand-in that stays within its tasks"
         )
         if self.verdict is None:

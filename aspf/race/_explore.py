@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, final
 
 from aspf._errors import NotDeterministic, NotLinearizable, RaceFound, TeardownStuck
 from aspf.race._engine import TIME, Schedule
+from aspf.race._examiner import Examiner, Finding
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._record import Trace, without_addresses
@@ -121,6 +122,9 @@ class Exploration:
     outcomes: Mapping[str, Outcome]
     #: What a search that draws its schedules has covered; ``None`` for one that enumerates them.
     coverage: Coverage | None = None
+    #: What the first schedule read that another run need not repeat (clocks, random numbers), and
+    #: how often: no failure, but where to look if the program doesn't repeat itself. See `doctor`.
+    findings: Mapping[Finding, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the whole report."""
@@ -128,6 +132,7 @@ class Exploration:
         lines += [str(failure) for failure in self.failures]
         if not self.failures:
             lines += [f"{o.count:>8} x {text}" for text, o in self.outcomes.items()]
+        lines += [f"note: {finding.times(n)}" for finding, n in self.findings.items()]
         return "\n".join(lines).rstrip("\n") + "\n"
 
     def headline(self) -> str:
@@ -204,15 +209,21 @@ def explore(
                2 x 2
                2 x 1
     """
-    name = safe_name(_name_of(program) if name is None else name)
+    name = safe_name(name_of_program(program) if name is None else name)
     limit = _at_least(1, "schedules", schedules)
     settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps))
     strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, settings)
+    findings: dict[Finding, int] = {}
     with exploring():
         while tally.runs < limit and strategy.begin():
             schedule = Schedule(program, strategy, settings)
-            schedule.run()
+            if tally.runs:
+                schedule.run()
+            else:
+                with Examiner(schedule) as examiner:
+                    schedule.run()
+                findings = dict(examiner.findings)
             tally.count(schedule)
             if stop_on_failure and tally.failures:
                 break
@@ -230,6 +241,7 @@ def explore(
         failures=tuple(tally.failures.values()),
         outcomes=tally.outcomes,
         coverage=strategy.coverage if isinstance(strategy, Observed) else None,
+        findings=findings,
     )
 
 
@@ -539,7 +551,8 @@ def _at_least(least: int, name: str, value: int) -> int:
     return value
 
 
-def _name_of(program: Callable[..., object]) -> str:
+def name_of_program(program: Callable[..., object]) -> str:
+    """Return what reports call a program that was given no name."""
     while isinstance(program, functools.partial):
         program = program.func
     return str(getattr(program, "__name__", type(program).__name__))
