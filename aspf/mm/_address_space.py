@@ -74,6 +74,7 @@ from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
 from ._plan_brk import plan_brk
 from ._plan_flags import plan_madvise, plan_mlock
 from ._plan_mremap import MremapCall, plan_mremap
+from ._plan_stack import plan_growth
 from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
 from ._vma import VM_SHARED, VM_WRITE
 
@@ -160,6 +161,7 @@ class AddressSpace:
         max_map_count: How many VMAs there may be.
         start_brk: Where the heap begins that `brk` makes; None for two thirds of the way up, where
             Linux puts the programs that it may put anywhere.
+        rlimit_stack: How long a stack may grow, in bytes.
 
     Raises:
         ValueError: For an unknown *locking*, or a *task_size* that is not whole pages.
@@ -186,6 +188,7 @@ class AddressSpace:
         min_address: int = 1 << 16,
         max_map_count: int = 65530,
         start_brk: int | None = None,
+        rlimit_stack: int = 8 << 20,
     ) -> None:
         if locking not in get_args(Locking):
             msg = f"locking={locking!r} is unknown; use one of {', '.join(get_args(Locking))}"
@@ -197,7 +200,11 @@ class AddressSpace:
         self.pager = pager
         self.page_table: PageTable = PageTable()
         self._layout = partial(
-            Layout, task_size=task_size, min_address=min_address, max_map_count=max_map_count
+            Layout,
+            task_size=task_size,
+            min_address=min_address,
+            max_map_count=max_map_count,
+            rlimit_stack=rlimit_stack,
         )
         self._start_brk = page_align(task_size // 3 * 2) if start_brk is None else start_brk
         self._brk = self._start_brk
@@ -341,7 +348,7 @@ class AddressSpace:
         wait in its place.
 
         With MAP_LOCKED all pages that can be had are there when it returns. A MAP_GROWSDOWN mapping
-        has its guard gap and does not grow yet.
+        is a stack: see `fault`.
 
         Args:
             address: A hint, or the place itself with MAP_FIXED and MAP_FIXED_NOREPLACE.
@@ -518,14 +525,17 @@ class AddressSpace:
         one can come any more and the page table allows no more than the new one. Always a
         checkpoint. If it is cancelled while it waits, the new protection stands.
 
+        With PROT_GROWSDOWN the range begins where the stack does that its first mapping is.
+
         Raises:
-            OSError: EINVAL for an unaligned address or an unknown protection; ENOMEM for a hole,
-                EACCES for writing to a shared file that is not open for it: everything below it
+            OSError: EINVAL for an unaligned address or an unknown protection, or for
+                PROT_GROWSDOWN where there is no stack; ENOMEM for a hole, EACCES for writing to a shared file that is not open for it: everything below it
                 has been changed. ENOMEM if it would make too many VMAs; then nothing has.
             ClosedResourceError: After `aclose`.
         """
         plan = await self._change(partial(plan_mprotect, address=address, length=length, prot=prot))
-        await self.invalidate(address, address + page_align(length))
+        start = min((address, *(start for start, _ in plan.restrict)))
+        await self.invalidate(start, address + page_align(length))
         if plan.error is not None:
             raise plan.error
         await self._populate(plan.populate)
@@ -703,7 +713,9 @@ class AddressSpace:
     async def fault(self, address: int, access: int = PROT_READ) -> None:
         """Handle a page fault: have the page in the page table, with the right to *access* it.
 
-        Always a checkpoint. A cancelled fault holds nothing; a page that it was reading is read
+        If nothing is mapped there, but the first mapping above is a stack (MAP_GROWSDOWN), it grows
+        down to the address, unless it would be longer than *rlimit_stack* or come within 256 pages
+        of what is mapped below it. Always a checkpoint. A cancelled fault holds nothing; a page that it was reading is read
         by the next task that waits for it. The page may be gone again when the caller looks;
         `read` and `write` then fault again, as a processor would.
 
@@ -712,8 +724,8 @@ class AddressSpace:
             access: PROT_READ, PROT_WRITE or PROT_EXEC.
 
         Raises:
-            SegmentationFault: MAPERR if nothing is mapped there, ACCERR if the mapping forbids
-                the access.
+            SegmentationFault: MAPERR if nothing is mapped there and no stack can grow there,
+                ACCERR if the mapping forbids the access.
             BusError: Beyond the end of the file, or if the page can't be read.
             ClosedResourceError: After `aclose`.
         """
@@ -726,43 +738,79 @@ class AddressSpace:
 
     async def _fault_speculative(self, address: int, access: int) -> None:
         await checkpoint()
-        if self._reserved:
-            await self._successor(address, address + 1)
-        region = self.find_vma_speculative_nowait(address)
-        if region is None:
-            raise self._unmapped(address, access)
+        while True:
+            if self._reserved:
+                await self._successor(address, address + 1)
+            region = self.find_vma_speculative_nowait(address)
+            if region is not None:
+                break
+            await self._expand_stack(address, access)
         try:
             await self._handle(region, address, access)
         finally:
             region.guard.release()
 
     async def _fault_locked(self, lock: ReadWriteLock, address: int, access: int) -> None:
-        async with lock.read():
-            await self._handle(await self._locked_lookup(address, access), address, access)
+        while True:
+            async with lock.read():
+                region = await self._locked_lookup(address)
+                if region is not None:
+                    await self._handle(region, address, access)
+                    return
+            await self._expand_stack(address, access)
 
     async def _fault_retrying(self, lock: ReadWriteLock, address: int, access: int) -> None:
         vma, fetched, is_major = None, None, False
         while True:
             async with lock.read():
-                region = await self._locked_lookup(address, access)
+                region = await self._locked_lookup(address)
+                payload = None if region is None else region.payload
                 # What was read without the lock belongs to the VMA of then, if it is still there.
-                if region.payload is not vma:
-                    vma, fetched = region.payload, None
-                fetch = handle_mm_fault(self, region, address, access, fetched)
-            if fetch is None:
+                if payload is not vma:
+                    vma, fetched = payload, None
+                fetch = (
+                    None
+                    if region is None
+                    else handle_mm_fault(self, region, address, access, fetched)
+                )
+            if region is None:
+                await self._expand_stack(address, access)
+            elif fetch is None:
                 self._count(is_major=is_major)
                 return
-            is_major = True
-            fetched = await _fetched(fetch, address, access)
-            self._retries += 1
+            else:
+                is_major = True
+                fetched = await _fetched(fetch, address, access)
+                self._retries += 1
 
-    async def _locked_lookup(self, address: int, access: int) -> Region[VMA]:
+    async def _locked_lookup(self, address: int) -> Region[VMA] | None:
         if self._reserved:
             await self._successor(address, address + 1)
-        region = self.vma_lookup(address)
-        if region is None:
-            raise self._unmapped(address, access)
-        return region
+        return self.vma_lookup(address)
+
+    async def _expand_stack(self, address: int, access: int) -> None:
+        """Let the stack above grow down to where nothing was mapped; then the caller looks again.
+
+        Not a checkpoint without a lock, if there is nothing to wait for.
+        """
+        attempt = partial(self._try_expand, address, access)
+        while (vacated := await self._step(attempt)) is not None:
+            await self._wait_for(vacated)
+
+    def _try_expand(self, address: int, access: int) -> Drain[VMA] | None:
+        """Grow the stack, or return what has to settle before it can be tried again."""
+        layout = self._current_layout()
+        if layout.index.find(address) is not None:
+            return None
+        plan = plan_growth(layout, address)
+        if plan is None or plan.edit is None:
+            raise SegmentationFault(address, access, "MAPERR")
+        (stack,) = plan.edit.old
+        # As Linux does, also for a read.
+        self.prepare_anon(stack, stack.start)
+        outcome = self._publish_placed(plan)
+        # The drain of the growth itself is not waited for: a stack that grows takes nothing away.
+        return None if isinstance(outcome, tuple) else outcome
 
     async def _handle(self, region: Region[VMA], address: int, access: int) -> None:
         """Handle a fault on a VMA that stays; not a checkpoint if no I/O is needed."""
@@ -782,11 +830,6 @@ class AddressSpace:
         """Wait while some of the range is reserved; not a checkpoint if nothing is."""
         while (range_ := _covering(self._reserved, start, end)) is not None:
             await self._wait_for(range_.drain)
-
-    def _unmapped(self, address: int, access: int) -> Exception:
-        if self._closed:
-            return _closed_error()
-        return SegmentationFault(address, access, "MAPERR")
 
     async def fetch_anonymous(self, vma: VMA, address: int) -> bytes:
         """Ask the pager for an anonymous page, once for all tasks that fault on it."""

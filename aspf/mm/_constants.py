@@ -30,6 +30,8 @@ __all__ = (
     "PAGE_SHIFT",
     "PAGE_SIZE",
     "PROT_EXEC",
+    "PROT_GROWSDOWN",
+    "PROT_GROWSUP",
     "PROT_NONE",
     "PROT_READ",
     "PROT_WRITE",
@@ -47,6 +49,8 @@ PROT_NONE: Final = 0x0
 PROT_READ: Final = 0x1
 PROT_WRITE: Final = 0x2
 PROT_EXEC: Final = 0x4
+PROT_GROWSDOWN: Final = 0x01000000
+PROT_GROWSUP: Final = 0x02000000
 
 MAP_SHARED: Final = 0x01
 MAP_PRIVATE: Final = 0x02

@@ -59,6 +59,7 @@ class Layout:
         task_size: End of the address space.
         min_address: Lowest address that may be mapped (``vm.mmap_min_addr``).
         max_map_count: How many VMAs there may be (``vm.max_map_count``).
+        rlimit_stack: How long a stack may grow, in bytes (``RLIMIT_STACK``).
     """
 
     index: RegionIndex[VMA]
@@ -66,11 +67,13 @@ class Layout:
     task_size: int = TASK_SIZE
     min_address: int = 1 << 16
     max_map_count: int = 65530
+    rlimit_stack: int = 8 << 20
 
     @property
     def mmap_base(self) -> int:
         """Where the top-down search begins: below the room that is left for the stack."""
-        return (self.task_size - min(1 << 27, self.task_size // 6)) & -PAGE_SIZE
+        room = min(max(1 << 27, self.rlimit_stack), self.task_size // 6)
+        return (self.task_size - room) & -PAGE_SIZE
 
 
 @final

@@ -27,6 +27,8 @@ from ._constants import (
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
     PAGE_SIZE,
+    PROT_GROWSDOWN,
+    PROT_GROWSUP,
 )
 from ._pieces import (
     Layout,
@@ -324,20 +326,26 @@ def plan_mprotect(layout: Layout, address: int, length: int, prot: int) -> Plan:
     """Plan ``mprotect(address, length, prot)``.
 
     As in the kernel, everything below the first hole or refusal takes effect: `Plan.error` comes
-    beside an edit.
+    beside an edit. With PROT_GROWSDOWN the range begins where its first mapping, a stack, does.
 
     Raises:
-        OSError: EINVAL for an unaligned address or an unknown protection; ENOMEM for a range that
-            ends outside the address space or would make too many VMAs.
+        OSError: EINVAL for an unaligned address, an unknown protection, or one that grows what
+            does not; ENOMEM for a range that ends outside the address space or would make too
+            many VMAs.
     """
     call = f"mprotect({address:#x}, {length:#x}, {prot:#x})"
+    grows, prot = prot & (PROT_GROWSDOWN | PROT_GROWSUP), prot & ~(PROT_GROWSDOWN | PROT_GROWSUP)
+    if grows == PROT_GROWSDOWN | PROT_GROWSUP:
+        fail(errno.EINVAL, call, "both PROT_GROWSDOWN and PROT_GROWSUP", "pass one of them")
     check_aligned(call, "the address", address)
-    _check_prot(call, prot)
     if not length:
         return Plan()
     end = address + page_align(length)
     if length < 0 or address < 0 or end > 1 << 64:
         fail(errno.ENOMEM, call, "the range is outside the address space", "pass a mapped range")
+    _check_prot(call, prot)
+    if grows:
+        address = _grown_start(layout, call, address, end, grows)
     old, error = _protectable(layout, call, address, end, prot)
     if not old:
         return Plan(error=error)
@@ -351,6 +359,19 @@ def plan_mprotect(layout: Layout, address: int, length: int, prot: int) -> Plan:
         populate=inside([r for r in old if _wants_pages(r.payload, prot)], address, end),
         error=error,
     )
+
+
+def _grown_start(layout: Layout, call: str, address: int, end: int, grows: int) -> int:
+    """Return where mprotect of a stack begins: at the start of the stack."""
+    found = layout.index.overlapping(address, end)
+    # What would grow up keeps its start, so a hole is an error there; but here nothing does.
+    if not found or (grows == PROT_GROWSUP and found[0].start > address):
+        what = f"nothing is mapped at {address:#x}"
+        fail(errno.ENOMEM, call, what, "protect what is mapped")
+    if grows == PROT_GROWSUP or not found[0].payload.flags & VM_GROWSDOWN:
+        what = f"the mapping at {found[0].start:#x} does not grow that way"
+        fail(errno.EINVAL, call, what, "pass a stack and PROT_GROWSDOWN, or leave it out")
+    return int(found[0].start)
 
 
 def _protectable(

@@ -19,7 +19,10 @@ def fault_without_holding(space: AddressSpace) -> None:
 
     async def fault(address, access):
         await checkpoint()
-        await space._handle(await space._locked_lookup(address, access), address, access)
+        region = await space._locked_lookup(address)
+        if region is None:
+            raise SegmentationFault(address, access, "MAPERR")
+        await space._handle(region, address, access)
 
     space._fault_speculative = fault
 
