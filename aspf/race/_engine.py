@@ -216,6 +216,7 @@ class Schedule:
         self.result: object = None
         self.sleepers: tuple[Sleeper, ...] = ()
         self._chooser = chooser
+        self.level = settings.level
         self._cancel = settings.cancel
         self._max_steps = settings.max_steps
         self._watcher = watcher

@@ -108,6 +108,8 @@ class Exploration:
     program: str
     #: The strategy: see `explore`.
     search: str
+    #: Where tasks could be switched: see `explore`.
+    level: str
     #: Complete runs, those included that failed.
     schedules: int
     #: Runs that were given up since they would only have repeated others.
@@ -146,7 +148,9 @@ class Exploration:
         extent = "exhausted" if self.exhausted else "not exhausted"
         extra = f", {self.pruned} pruned" if self.pruned else ""
         extra += f", {self.cancellations} with a cancellation" if self.cancellations else ""
-        return f"{self.program}: {found} ({self.search} search, {extent}{extra}; level: free)"
+        return (
+            f"{self.program}: {found} ({self.search} search, {extent}{extra}; level: {self.level})"
+        )
 
 
 def explore(
@@ -160,6 +164,7 @@ def explore(
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
+    level: str = "free",
     minimise: bool = False,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
@@ -180,6 +185,7 @@ def explore(
             schedules that only differ in the order of independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
+        level: Where tasks may be switched: ``"free"`` at every await that really yields.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
@@ -211,7 +217,7 @@ def explore(
     """
     name = safe_name(name_of_program(program) if name is None else name)
     limit = _at_least(1, "schedules", schedules)
-    settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps))
+    settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps), level=level)
     strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, settings)
     findings: dict[Finding, int] = {}
@@ -234,6 +240,7 @@ def explore(
     return Exploration(
         program=name,
         search=search,
+        level=level,
         schedules=tally.complete,
         pruned=tally.pruned,
         cancellations=tally.cancellations,
@@ -256,6 +263,7 @@ def check(
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
+    level: str = "free",
     minimise: bool = False,
 ) -> Exploration:
     """Explore as `explore` does, and raise if any schedule fails.
@@ -276,6 +284,7 @@ def check(
         shared=shared,
         stop_on_failure=stop_on_failure,
         max_steps=max_steps,
+        level=level,
         minimise=minimise,
     )
     if exploration.failures:
@@ -306,7 +315,7 @@ def replay(
     failure = _diagnose(name, 1, schedule, trace)
     if not minimise:
         return failure
-    settings = Settings(cancel=_cancels(schedule.actions), max_steps=_ANY)
+    settings = Settings(cancel=_cancels(schedule.actions), max_steps=_ANY, level=schedule.level)
     kind = failure.kind, failure.summary
     with exploring():
         found = _minimise(program, kind, schedule.actions, settings)
@@ -328,8 +337,8 @@ def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
 
 
 def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, Schedule, Trace]:
-    name, actions, open_ended = parse_token(token)
-    settings = Settings(cancel=_cancels(actions))
+    name, actions, open_ended, level = parse_token(token)
+    settings = Settings(cancel=_cancels(actions), level=level)
     with exploring():
         return name, *_run_again(program, actions, settings, open_ended=open_ended)
 
@@ -375,7 +384,7 @@ class _Tally:
             self.outcomes[text] = replace(known, count=known.count + 1)
             self._shortest[text] = min(self._shortest[text], seen)
         else:
-            token = format_token(self._name, schedule.actions)
+            token = format_token(self._name, schedule.actions, level=schedule.level)
             self.outcomes[text] = Outcome(1, self.complete, token, token)
             self._shortest[text] = seen
 
@@ -384,7 +393,9 @@ class _Tally:
         program, settings = self._program, self._settings
         for text, (_, actions) in self._shortest.items():
             found = _minimise(program, ("passes", text), actions, settings) if minimise else None
-            token = format_token(self._name, actions if found is None else found.actions)
+            token = format_token(
+                self._name, actions if found is None else found.actions, level=settings.level
+            )
             self.outcomes[text] = replace(self.outcomes[text], shortest=token)
         for kind, actions in self._failing.items() if minimise else ():
             found = _minimise(program, kind, actions, settings)
@@ -499,7 +510,9 @@ def _recording_of(name: str, schedule: Schedule, trace: Trace) -> Recording:
     verdict, summary = _kind_of(schedule)
     return Recording(
         program=name,
-        token=format_token(name, schedule.actions, open_ended=verdict == "livelock?"),
+        token=format_token(
+            name, schedule.actions, open_ended=verdict == "livelock?", level=schedule.level
+        ),
         verdict=verdict,
         summary=summary,
         tasks={strand.number: strand.name for strand in schedule.strands},

@@ -5,7 +5,8 @@ periods: task 0 ran one step, task 1 two, task 2 one, task 1 was cancelled, time
 task 2 ran three. Tasks are numbered in the order in which they were spawned; the main task is 0.
 *Every* step is recorded, also those without an alternative: so a replay notices where it parts
 from the program, and a token stays valid when a reader adds nothing but choices. A ``+`` at the
-end says that the program would have gone on.
+end says that the program would have gone on. Where it was run at another level than ``free``, the
+scheduling points are others, so the token says which: ``aspf1:lost-update:level=contract:0,1x2``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from aspf.race._engine import TIME
+from aspf.race._settings import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,6 +36,7 @@ class Token(NamedTuple):
     name: str
     actions: tuple[int, ...]
     open_ended: bool
+    level: str = "free"
 
 
 def safe_name(name: str) -> str:
@@ -46,7 +49,9 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-") or "program"
 
 
-def format_token(name: str, actions: Iterable[int], *, open_ended: bool = False) -> str:
+def format_token(
+    name: str, actions: Iterable[int], *, open_ended: bool = False, level: str = "free"
+) -> str:
     """Write a schedule as a token.
 
     Examples:
@@ -56,7 +61,8 @@ def format_token(name: str, actions: Iterable[int], *, open_ended: bool = False)
     periods = list(_periods(actions))
     if open_ended:
         periods.append("+")
-    return f"{_VERSION}:{safe_name(name)}:{','.join(periods)}"
+    options = "" if level == "free" else f"level={level}:"
+    return f"{_VERSION}:{safe_name(name)}:{options}{','.join(periods)}"
 
 
 def _periods(actions: Iterable[int]) -> Iterator[str]:
@@ -76,12 +82,19 @@ def parse_token(token: str) -> Token:
 
     Examples:
         >>> parse_token("aspf1:lost-update:0,1x2,c1,t")
-        Token(name='lost-update', actions=(0, 1, 1, -2, -1), open_ended=False)
+        Token(name='lost-update', actions=(0, 1, 1, -2, -1), open_ended=False, level='free')
     """
     version, _, rest = token.strip().partition(":")
     name, colon, text = rest.rpartition(":")
+    name, _, options = name.partition(":")
     if version != _VERSION or not colon:
         raise ValueError(f"{token!r} is no replay token; one looks like {_VERSION}:NAME:0,1x2,2")
+    level = options.removeprefix("level=") if options else "free"
+    if level not in LEVELS or options == level:
+        names = " or ".join(f"level={level}" for level in LEVELS)
+        raise ValueError(
+            f"{options!r} in the replay token {token!r} is no option; expected {names}"
+        )
     periods = text.split(",") if text else []
     open_ended = periods[-1:] == ["+"]
     actions: list[int] = []
@@ -95,4 +108,4 @@ def parse_token(token: str) -> Token:
             actions += [int(match["step"])] * int(match["times"] or 1)
         else:
             actions.append(~int(match["cancel"]) if match["cancel"] else TIME)
-    return Token(name, tuple(actions), open_ended)
+    return Token(name, tuple(actions), open_ended, level)

@@ -7,23 +7,24 @@ import shlex
 import pytest
 from hypothesis import given, strategies as st
 
+from aspf.race._settings import LEVELS
 from aspf.race._token import Token, format_token, parse_token, safe_name
 
 actions = st.lists(st.integers(-5, 5), max_size=30)
 
 
-@given(st.text(), actions, st.booleans())
-def test_round_trip(name: str, actions: list[int], open_ended: bool) -> None:
+@given(st.text(), actions, st.booleans(), st.sampled_from(LEVELS))
+def test_round_trip(name: str, actions: list[int], open_ended: bool, level: str) -> None:
     """A token that reads differently than it was written replays another schedule."""
-    token = format_token(name, actions, open_ended=open_ended)
-    assert parse_token(token) == Token(safe_name(name), tuple(actions), open_ended)
+    token = format_token(name, actions, open_ended=open_ended, level=level)
+    assert parse_token(token) == Token(safe_name(name), tuple(actions), open_ended, level)
     assert parse_token(f" {token}\n") == parse_token(token)
 
 
-@given(st.text(), actions)
-def test_a_shell_leaves_it_alone(name: str, actions: list[int]) -> None:
+@given(st.text(), actions, st.sampled_from(LEVELS))
+def test_a_shell_leaves_it_alone(name: str, actions: list[int], level: str) -> None:
     """It is pasted behind a command; quotes would be forgotten."""
-    token = format_token(name, actions)
+    token = format_token(name, actions, level=level)
     assert shlex.split(token) == [token]
     assert token.isascii()
 
@@ -32,6 +33,7 @@ def test_periods() -> None:
     """One period a run of steps; cancellations and jumps of the clock one each."""
     token = format_token("a b", [0, 1, 1, 1, 2, ~1, ~0, ~0, 12], open_ended=True)
     assert token == "aspf1:a-b:0,1x3,2,c1,t,t,12,+"
+    assert format_token("a", [0, 1], level="contract") == "aspf1:a:level=contract:0,1"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_periods() -> None:
         ("aspf1:x:c0", "'c0'"),
         ("aspf1:x:+,0", r"'\+'"),
         ("aspf1:x:0,,1", "''"),
+        ("aspf1:x:level=lax:0", "'level=lax' in the replay token"),
+        ("aspf1:x:contract:0", "expected level=free or level=contract"),
     ],
 )
 def test_what_is_no_token(text: str, message: str) -> None:
