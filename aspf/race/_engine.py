@@ -149,15 +149,27 @@ class Watcher(_hook.Recorder, Protocol):
 class Strand:
     """One task of the program, as a schedule knows it."""
 
-    __slots__ = ("cancelled", "name", "number", "operation", "scope", "task")
+    __slots__ = ("_name", "_strands", "cancelled", "number", "operation", "scope", "task")
 
-    def __init__(self, task: trio.lowlevel.Task, number: int, name: str) -> None:
+    def __init__(self, task: trio.lowlevel.Task, number: int, strands: list[Strand]) -> None:
         self.task = task
         self.number = number
-        self.name = name
+        self._strands = strands
+        self._name = ""
         self.operation: Operation | None = None
         self.scope: trio.CancelScope | None = None
         self.cancelled = False
+
+    @property
+    def name(self) -> str:
+        """What diagrams call it; made when first asked for, since most runs are never drawn."""
+        if not self._name:
+            self._name = "main"
+            if self.number:
+                name = name_of(self.task)
+                same = sum(name_of(other.task) == name for other in self._strands[1 : self.number])
+                self._name = f"{name} #{same + 1}" if same else name
+        return self._name
 
     @property
     def is_alive(self) -> bool:
@@ -326,12 +338,11 @@ class Schedule:
     def __bool__(self) -> bool:
         # trio wakes who waits for idleness as soon as this is false. While it is true, `_next`
         # is asked first, which may cancel somebody instead.
-        return bool(
-            self._system
-            or self._ready
-            or (self._runner.waiting_for_idle and not self._idle_may_wake)
-            or any(self.strands[number].holds() for number in self._waiting)
-        )
+        if self._system or self._ready:
+            return True
+        if self._runner.waiting_for_idle and not self._idle_may_wake:
+            return True
+        return any(self.strands[number].holds() for number in self._waiting)
 
     def __iter__(self) -> Iterator[trio.lowlevel.Task]:
         """Yield the next batch: one task, or none when time has to pass (``list(runner.runq)``)."""
@@ -350,20 +361,13 @@ class Schedule:
             self._by_task[task] = None
             return None
         number = len(self.strands)
-        strand = self._by_task[task] = Strand(task, number, self._name(task, number))
+        strand = self._by_task[task] = Strand(task, number, self.strands)
         self.strands.append(strand)
         if self._cancel and number > 0:
             strand.scope = trio.CancelScope()
             task.coro = _cancellable(task.coro, strand.scope)  # type: ignore[assignment]
             task._next_send_fn = task.coro.send
         return strand
-
-    def _name(self, task: trio.lowlevel.Task, number: int) -> str:
-        if number == 0:
-            return "main"
-        name = name_of(task)
-        same = sum(other.name.partition(" #")[0] == name for other in self.strands)
-        return f"{name} #{same + 1}" if same else name
 
     # -- choosing --------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ def without_addresses(text: str) -> str:
         >>> without_addresses("<Thing at 0x7f00dead>")
         '<Thing>'
     """
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text) if " at 0x" in text else text
 
 
 def short(value: object) -> str:

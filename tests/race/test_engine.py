@@ -20,6 +20,7 @@ import trio
 import trio.testing
 from trio import _threads
 from trio._core import _run
+from trio._core._asyncgens import AsyncGenerators
 from trio._core._entry_queue import EntryQueue
 from trio._core._traps import CancelShieldedCheckpoint
 
@@ -103,6 +104,10 @@ SOURCE = inspect.getsource(_run.unrolled_run)
         (
             "wakeup" in inspect.signature(EntryQueue).parameters,
             "EntryQueue has no wakeup to replace",
+        ),
+        (
+            {"alive", "trailing_needs_finalize"} <= set(AsyncGenerators.__slots__),
+            "trio keeps its async generators in another way: see _AsyncGenerators",
         ),
         (inspect.isclass(CancelShieldedCheckpoint), "a schedule point is yielded in another form"),
         (

@@ -48,6 +48,8 @@ class Profile:
 
     def look(self, schedule: Schedule) -> None:
         """Make the acquaintance of the tasks that the last step has started."""
+        if len(self._places) == len(schedule.strands):
+            return
         for strand in schedule.strands[len(self._places) :]:
             nursery = strand.task.parent_nursery
             parent = nursery and schedule._by_task.get(nursery.parent_task)
