@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ._faults import faults
+from ._maps import maps
 from ._race import race, replay
 
 __all__ = ("aspf",)
@@ -21,5 +22,6 @@ def aspf() -> None:
 
 
 aspf.add_command(faults)
+aspf.add_command(maps)
 aspf.add_command(race)
 aspf.add_command(replay)

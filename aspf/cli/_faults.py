@@ -105,7 +105,7 @@ def faults(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Count page faults a second, under each locking in turn.
+    """Count page faults a second, under each locking in turn.
 
     Tasks touch every page of their windows, drop them, and begin again.
 
@@ -113,7 +113,7 @@ def faults(
     mmap_lock        a read-write lock, held through the whole fault, I/O included
     mmap_lock_retry  the same lock, dropped for I/O; the VMA is looked up again
     speculative      no lock: a fault finds its VMA, holds it, and lets go
-    """
+    """  # noqa: D301 - click looks for the backspace itself
     text, source = _layout(pid, maps) if options["layout"] == "maps" else ("", "")
     workload = MultiFault(
         maps=text,

@@ -48,6 +48,18 @@ from ._file import (
     Pager,
     WritablePager,
 )
+from ._map_diff import (
+    MapsChange,
+    cuts_apart,
+    diff_maps,
+)
+from ._map_picture import (
+    DiffPicture,
+    KindTotal,
+    MapPicture,
+    kind_of,
+    size_text,
+)
 from ._multi_fault import (
     FaultRow,
     MultiFault,
@@ -64,6 +76,7 @@ from ._proc_maps import (
     MapsLine,
     format_maps,
     parse_maps,
+    parse_smaps,
 )
 from ._vma import (
     VM_ACCESS,
@@ -137,10 +150,14 @@ __all__ = (
     "AddressSpaceStatistics",
     "Anon",
     "BusError",
+    "DiffPicture",
     "Entry",
     "FaultRow",
+    "KindTotal",
     "Locking",
+    "MapPicture",
     "MappedFile",
+    "MapsChange",
     "MapsLine",
     "MultiFault",
     "Page",
@@ -148,9 +165,14 @@ __all__ = (
     "Pager",
     "SegmentationFault",
     "WritablePager",
+    "cuts_apart",
+    "diff_maps",
     "format_maps",
+    "kind_of",
     "parse_maps",
+    "parse_smaps",
     "sample_maps",
+    "size_text",
 )
 
 _publish(__name__, globals())

@@ -68,6 +68,8 @@ from ._constants import (
 from ._fault import handle_mm_fault
 from ._file import MappedFile, ZeroPager
 from ._flight import SingleFlight
+from ._map_picture import MapPicture, size_text
+from ._page import ZERO_PAGE
 from ._page_table import PageTable
 from ._pieces import Layout, Move, Plan, page_align
 from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
@@ -968,10 +970,43 @@ class AddressSpace:
     def __repr__(self) -> str:
         if self._closed:
             return f"<AddressSpace at {id(self):#x}, closed>"
+        kinds = ", ".join(f"{t.kind} {size_text(t.size)}" for t in self._pictured().totals())
         return (
-            f"<AddressSpace at {id(self):#x}, {self.locking}: {len(self._map.index)} VMAs, "
-            f"{len(self.page_table)} pages, {len(self._vacated) + len(self._reserved)} unsettled>"
+            f"<AddressSpace at {id(self):#x}, {self.locking}: {len(self._map.index)} VMAs"
+            f"{f' ({kinds})' if kinds else ''}, {len(self.page_table)} pages, "
+            f"{len(self._vacated) + len(self._reserved)} unsettled>"
         )
+
+    def picture(self, *, rows: int | None = None) -> MapPicture:
+        """Return the layout as a picture, with what is in the page table as resident.
+
+        ``print(space)`` prints it, and `rich` prints a space as it, in colour.
+
+        Args:
+            rows: Fold the smallest mappings until there are no more lines than this.
+        """
+        resident = {
+            region.start: PAGE_SIZE
+            * sum(
+                entry.page is not ZERO_PAGE
+                for _, entry in self.page_table.items(region.start, region.end)
+            )
+            for region in self._map.index
+        }
+        return self._pictured(resident, rows)
+
+    def _pictured(
+        self, resident: Mapping[int, int] | None = None, rows: int | None = None
+    ) -> MapPicture:
+        lines = [line_of(region) for region in self._map.index]
+        title = f"address space, {'closed' if self._closed else self.locking}"
+        return MapPicture(lines=lines, resident=resident or {}, title=title, rows=rows)
+
+    def __str__(self) -> str:
+        return self.picture().text().rstrip("\n")
+
+    def __rich__(self) -> MapPicture:
+        return self.picture()
 
 
 def _populating(vma: VMA) -> int:

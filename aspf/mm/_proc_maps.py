@@ -26,13 +26,23 @@ from ._vma import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("MapsLine", "files_of", "format_maps", "line_of", "parse_maps", "region_of")
+__all__ = (
+    "MapsLine",
+    "files_of",
+    "format_maps",
+    "line_of",
+    "parse_maps",
+    "parse_smaps",
+    "region_of",
+)
 
 LINE: Final = re.compile(
     r"([0-9a-f]{8,})-([0-9a-f]{8,}) ([r-][w-][x-][ps]) ([0-9a-f]{8,})"
     r" ([0-9a-f]{2,}):([0-9a-f]{2,}) ([0-9]+) (?: *(.*))?"
 )
 NAME_COLUMN: Final = 73
+# A line of /proc/<pid>/smaps that belongs to the mapping above it, such as "Rss:    4 kB".
+DETAIL: Final = re.compile(r"(?!Rss:)[A-Za-z_]+: .*|Rss: +([0-9]+) kB")
 
 
 @final
@@ -84,6 +94,32 @@ def parse_maps(text: str | Iterable[str]) -> list[MapsLine]:
     lines = text.split("\n") if isinstance(text, str) else text
     bare = (line.removesuffix("\n") for line in lines)
     return [_parse_line(number, line) for number, line in enumerate(bare, 1) if line]
+
+
+def parse_smaps(text: str | Iterable[str]) -> tuple[list[MapsLine], dict[int, int]]:
+    """Parse what ``/proc/<pid>/smaps`` says of mappings and of what is in memory.
+
+    The text of ``/proc/<pid>/maps`` is taken too; nothing is known then of what is in memory.
+
+    Args:
+        text: The whole text, or its lines.
+
+    Returns:
+        The mappings, and how many bytes of the one that starts there are in memory.
+
+    Raises:
+        ValueError: If a line is of neither form; it names the line.
+    """
+    mappings: list[MapsLine] = []
+    resident: dict[int, int] = {}
+    lines = text.split("\n") if isinstance(text, str) else text
+    for number, line in enumerate((line.removesuffix("\n") for line in lines), 1):
+        detail = DETAIL.fullmatch(line) if mappings else None
+        if detail is None:
+            mappings += [_parse_line(number, line)] if line else ()
+        elif detail[1] is not None:
+            resident[mappings[-1].start] = int(detail[1]) * 1024
+    return mappings, resident
 
 
 def _parse_line(number: int, line: str) -> MapsLine:

@@ -39,6 +39,8 @@ PURE = {
     "aspf._errors",
     "aspf.ranges._edit",
     "aspf.ranges._index",
+    "aspf.mm._map_diff",
+    "aspf.mm._map_picture",
     "aspf.mm._pieces",
     "aspf.mm._plan",
     "aspf.mm._plan_brk",
