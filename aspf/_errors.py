@@ -8,12 +8,13 @@ What anyio already names (`anyio.WouldBlock`, `anyio.ClosedResourceError`,
 from __future__ import annotations
 
 import errno
-from typing import Final
+from typing import Any, Final
 
 __all__ = (
     "Blocked",
     "BusError",
     "DrainDeadlock",
+    "ExplorationInterrupted",
     "NotDeterministic",
     "NotLinearizable",
     "RaceFound",
@@ -158,6 +159,20 @@ class RaceFound(AssertionError):
 
     The message is the whole report: the interleaving and the token that replays it.
     """
+
+
+class ExplorationInterrupted(KeyboardInterrupt):
+    """An exploration was ended by ctrl-C.
+
+    Whoever catches `KeyboardInterrupt` catches it.
+
+    Attributes:
+        exploration: The `aspf.race.Exploration`: what was found until then.
+    """
+
+    def __init__(self, exploration: Any) -> None:
+        super().__init__(exploration.headline())
+        self.exploration = exploration
 
 
 class TeardownStuck(RuntimeError):

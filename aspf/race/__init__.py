@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from aspf._errors import (
     Blocked,
+    ExplorationInterrupted,
     NotDeterministic,
     NotLinearizable,
     RaceFound,
@@ -23,6 +24,7 @@ from aspf.race._examiner import Finding
 from aspf.race._explore import Exploration, Failure, Outcome, check, explore, record, replay
 from aspf.race._history import History, linearizable
 from aspf.race._hook import note
+from aspf.race._limits import Progress
 from aspf.race._linearize import Call
 from aspf.race._minimal import Minimal, Switch
 from aspf.race._outcomes import outcome_table
@@ -38,6 +40,7 @@ __all__ = (
     "Coverage",
     "Diagnosis",
     "Exploration",
+    "ExplorationInterrupted",
     "Failure",
     "Finding",
     "History",
@@ -46,6 +49,7 @@ __all__ = (
     "NotDeterministic",
     "NotLinearizable",
     "Outcome",
+    "Progress",
     "RaceFound",
     "Recording",
     "ReplayDiverged",

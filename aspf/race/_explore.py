@@ -12,13 +12,21 @@ happens to do it. Tasks switch only at awaits that really yield.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
-from aspf._errors import NotDeterministic, NotLinearizable, RaceFound, TeardownStuck
+from aspf._errors import (
+    ExplorationInterrupted,
+    NotDeterministic,
+    NotLinearizable,
+    RaceFound,
+    TeardownStuck,
+)
 from aspf.race._engine import TIME, Schedule
 from aspf.race._examiner import Examiner, Finding
+from aspf.race._limits import Interrupts, Limits, interruptible
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._record import Trace, without_addresses
@@ -32,6 +40,7 @@ from aspf.race._token import format_token, parse_token, safe_name
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from aspf.race._limits import Progress
     from aspf.race._minimise import Follow, Found, Kind
     from aspf.race._strategies import Coverage
 
@@ -127,6 +136,9 @@ class Exploration:
     #: What the first schedule read that another run need not repeat (clocks, random numbers), and
     #: how often: no failure, but where to look if the program doesn't repeat itself. See `doctor`.
     findings: Mapping[Finding, int] = field(default_factory=dict)
+    #: What ended it while schedules were left: ``"failure"`` (the first one), ``"schedules"`` or
+    #: ``"seconds"`` (the limit), ``"interrupted"`` (ctrl-C), or nothing.
+    stopped_by: str = ""
 
     def __str__(self) -> str:
         """Return the whole report."""
@@ -145,7 +157,8 @@ class Exploration:
             if failed
             else (f"no failure in {self.schedules} schedules")
         )
-        extent = "exhausted" if self.exhausted else "not exhausted"
+        cut = {"seconds": ": out of time", "interrupted": ": interrupted"}.get(self.stopped_by, "")
+        extent = "exhausted" if self.exhausted else f"not exhausted{cut}"
         extra = f", {self.pruned} pruned" if self.pruned else ""
         extra += f", {self.cancellations} with a cancellation" if self.cancellations else ""
         return (
@@ -159,6 +172,7 @@ def explore(
     name: str | None = None,
     search: str = "exhaustive",
     schedules: int = 10_000,
+    seconds: float = math.inf,
     seed: int = 0,
     cancel: bool = False,
     shared: Literal["anything", "cells"] = "anything",
@@ -166,6 +180,7 @@ def explore(
     max_steps: int = 10_000,
     level: str = "free",
     minimise: bool = False,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
 
@@ -178,6 +193,8 @@ def explore(
             ``"starve"`` draw them, each in its own way. ``"portfolio"`` takes those by turns,
             and finishes as ``"exhaustive"`` does where that is soon done.
         schedules: How many runs at most, pruned ones included.
+        seconds: No run but the first begins later than that after the call. The clock decides
+            when it ends, and nothing else.
         seed: For a search that draws: the same seed gives the same report on every Python.
         cancel: Also cancel one task in each run, any but the main one, at each of its checkpoints
             in turn. It ends quietly, as if a scope around it had been cancelled.
@@ -189,6 +206,8 @@ def explore(
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
+        progress: Called between two runs, about ten times a second; what it raises ends the
+            exploration.
 
     Returns:
         What was found. ``exhausted`` is true only if no schedule is left.
@@ -197,6 +216,8 @@ def explore(
         NotDeterministic: The program used real I/O or threads, or did not repeat itself.
         TeardownStuck: The tasks of a failed schedule could not be cancelled.
         RuntimeError: Called from inside a trio program.
+        ExplorationInterrupted: Ctrl-C; has what was found until then. The schedule that is running
+            is run to its end first, unless ctrl-C comes again.
 
     Examples:
         >>> import trio
@@ -216,28 +237,35 @@ def explore(
                2 x 1
     """
     name = safe_name(name_of_program(program) if name is None else name)
-    limit = _at_least(1, "schedules", schedules)
+    limits = Limits(schedules, seconds, progress)
     settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps), level=level)
     strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, settings)
     findings: dict[Finding, int] = {}
-    with exploring():
-        while tally.runs < limit and strategy.begin():
-            schedule = Schedule(program, strategy, settings)
-            if tally.runs:
-                schedule.run()
-            else:
-                with Examiner(schedule) as examiner:
+    stopped_by = ""
+    with exploring(), interruptible() as interrupts:
+        try:
+            while True:
+                stopped_by = limits.reached(tally.runs, len(tally.failures), len(tally.outcomes))
+                # The limit may have been met by the last schedule that there was.
+                if not strategy.begin() or stopped_by:
+                    break
+                schedule = Schedule(program, strategy, settings)
+                if tally.runs:
                     schedule.run()
-                findings = dict(examiner.findings)
-            tally.count(schedule)
-            if stop_on_failure and tally.failures:
-                break
-        else:
-            # The limit may have been met by the last schedule that there was.
-            strategy.begin()
-        tally.finish(minimise=minimise)
-    return Exploration(
+                else:
+                    with Examiner(schedule) as examiner:
+                        schedule.run()
+                    findings = dict(examiner.findings)
+                tally.count(schedule)
+                if stop_on_failure and tally.failures:
+                    stopped_by = "failure"
+                    break
+                interrupts.check()
+            tally.finish(minimise=minimise, interrupts=interrupts)
+        except KeyboardInterrupt:
+            stopped_by = "interrupted"
+    exploration = Exploration(
         program=name,
         search=search,
         level=level,
@@ -249,7 +277,11 @@ def explore(
         outcomes=tally.outcomes,
         coverage=strategy.coverage if isinstance(strategy, Observed) else None,
         findings=findings,
+        stopped_by="" if strategy.exhausted else stopped_by,
     )
+    if stopped_by == "interrupted":
+        raise ExplorationInterrupted(exploration) from None
+    return exploration
 
 
 def check(
@@ -258,6 +290,7 @@ def check(
     name: str | None = None,
     search: str = "exhaustive",
     schedules: int = 10_000,
+    seconds: float = math.inf,
     seed: int = 0,
     cancel: bool = False,
     shared: Literal["anything", "cells"] = "anything",
@@ -265,6 +298,7 @@ def check(
     max_steps: int = 10_000,
     level: str = "free",
     minimise: bool = False,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
     """Explore as `explore` does, and raise if any schedule fails.
 
@@ -279,6 +313,7 @@ def check(
         name=name,
         search=search,
         schedules=schedules,
+        seconds=seconds,
         seed=seed,
         cancel=cancel,
         shared=shared,
@@ -286,6 +321,7 @@ def check(
         max_steps=max_steps,
         level=level,
         minimise=minimise,
+        progress=progress,
     )
     if exploration.failures:
         raise RaceFound(str(exploration))
@@ -388,17 +424,19 @@ class _Tally:
             self.outcomes[text] = Outcome(1, self.complete, token, token)
             self._shortest[text] = seen
 
-    def finish(self, *, minimise: bool) -> None:
+    def finish(self, *, minimise: bool, interrupts: Interrupts) -> None:
         """Find the shortest schedules: of those that were seen, or by more runs."""
         program, settings = self._program, self._settings
+        check = interrupts.check
         for text, (_, actions) in self._shortest.items():
-            found = _minimise(program, ("passes", text), actions, settings) if minimise else None
+            kind = "passes", text
+            found = _minimise(program, kind, actions, settings, check) if minimise else None
             token = format_token(
                 self._name, actions if found is None else found.actions, level=settings.level
             )
             self.outcomes[text] = replace(self.outcomes[text], shortest=token)
         for kind, actions in self._failing.items() if minimise else ():
-            found = _minimise(program, kind, actions, settings)
+            found = _minimise(program, kind, actions, settings, check)
             if found is not None:
                 self.failures[kind] = _minimised(program, self.failures[kind], found, settings)
 
@@ -451,8 +489,12 @@ def _minimise(
     kind: Kind,
     actions: Sequence[int],
     settings: Settings,
+    check: Callable[[], object] = lambda: None,
 ) -> Found | None:
-    """Look for a schedule with fewer switches that ends in the same way."""
+    """Look for a schedule with fewer switches that ends in the same way.
+
+    Before each run *check* is called, which may raise.
+    """
     # What is found without an end may be as long, what isn't need not be much longer.
     longest = len(actions)
     if kind[0] != "livelock?":
@@ -460,6 +502,7 @@ def _minimise(
     settings = replace(settings, max_steps=longest)
 
     def run(chooser: Follow) -> Kind:
+        check()
         schedule = Schedule(program, chooser, settings)
         try:
             schedule.run()

@@ -1,0 +1,122 @@
+"""When an exploration ends before its end: limits, ctrl-C, and what is told meanwhile.
+
+The clock only decides when to stop, never what is run: of two explorations with the same options
+one that is stopped earlier has run a part of what the other has.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ("Interrupts", "Limits", "Progress", "interruptible")
+
+# Seconds between two calls of somebody who wants to know how far we are.
+INTERVAL: Final = 0.1
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an exploration is."""
+
+    #: Runs so far, pruned ones included, and how many there are to be at most.
+    runs: int
+    limit: int
+    #: Seconds since its beginning, and how many there are to be at most.
+    elapsed: float
+    seconds: float
+    #: Ways of failing and outcomes that were found so far.
+    failures: int
+    outcomes: int
+
+
+@final
+class Limits:
+    """Says when to stop, and tells how far it is.
+
+    Args:
+        runs: How many runs at most.
+        seconds: No run but the first begins later than that after the beginning.
+        progress: Is called about ten times a second, between two runs.
+
+    Raises:
+        ValueError: A limit leaves nothing to be run.
+    """
+
+    def __init__(
+        self, runs: int, seconds: float, progress: Callable[[Progress], object] | None
+    ) -> None:
+        if runs < 1:
+            raise ValueError(f"schedules={runs!r}: expected at least 1")
+        if not seconds > 0:
+            raise ValueError(f"seconds={seconds!r}: expected more than 0")
+        self._runs = runs
+        self._seconds = seconds
+        self._progress = progress
+        self._begun = time.monotonic()
+        self._tell_at = self._begun + INTERVAL
+        # Most explorations ask for neither: they don't look at the clock.
+        self._is_timed = progress is not None or seconds < math.inf
+
+    def reached(self, runs: int, failures: int, outcomes: int) -> str:
+        """Say which limit has been reached, if any; tell how far it is if that is due."""
+        if runs >= self._runs:
+            return "schedules"
+        if not self._is_timed:
+            return ""
+        now = time.monotonic()
+        if self._progress is not None and now >= self._tell_at:
+            self._tell_at = now + INTERVAL
+            elapsed = now - self._begun
+            self._progress(Progress(runs, self._runs, elapsed, self._seconds, failures, outcomes))
+        return "seconds" if runs and now >= self._begun + self._seconds else ""
+
+
+@final
+class Interrupts:
+    """Whether there was a ctrl-C."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def take(self, signum: int, frame: FrameType | None) -> None:
+        """Keep the first; whoever presses twice doesn't want to wait for a schedule's end."""
+        if self.came:
+            signal.default_int_handler(signum, frame)
+        self.came = True
+
+    def check(self) -> None:
+        """Raise what was kept."""
+        if self.came:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupts]:
+    """Keep a ctrl-C until the present schedule has ended; the next one ends it at once.
+
+    Only where Python's own handler is installed, and in the main thread, which alone may do it.
+    Somebody else's handler stays.
+    """
+    interrupts = Interrupts()
+    is_ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if is_ours:
+        signal.signal(signal.SIGINT, interrupts.take)
+    try:
+        yield interrupts
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
