@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ("EVERYWHERE", "Row", "draw")
+__all__ = ("EVERYWHERE", "Row", "draw", "fold")
 
 EVERYWHERE = -1  # the column of what concerns all tasks
 _INDENT = "  "
 _BETWEEN = " | "
+_MARGIN = "  "
 _NARROWEST = 16
+# What repeats in a longer rhythm than this isn't seen to repeat by a reader either.
+_LONGEST_PERIOD = 12
+_SAVES_LINES = 3
 
 
 class Row(NamedTuple):
@@ -22,10 +26,14 @@ class Row(NamedTuple):
     column: int  # the task's number
     depth: int  # how many calls deep
     text: str
+    where: str = ""  # "file.py:12"
 
 
 def draw(rows: Sequence[Row], names: Mapping[int, str], *, width: int = 110) -> str:
-    """Draw rows in columns, a column for each task that has any.
+    """Draw rows in columns, a column for each task that has any, and the lines at the margin.
+
+    What repeats is drawn once, with the number of times; a line of code that is the same as in the
+    row above is not written again.
 
     Args:
         rows: What happened, in order.
@@ -44,17 +52,69 @@ def draw(rows: Sequence[Row], names: Mapping[int, str], *, width: int = 110) -> 
           refcnt: 2 -> 1 |
                          | refcnt = 1
     """
+    rows = list(fold(rows))
     columns = sorted({row.column for row in rows} - {EVERYWHERE})
-    widths = _fit({column: _natural(column, rows, names) for column in columns}, width)
+    margin = max((len(_MARGIN + row.where) for row in rows if row.where), default=0)
+    natural = {column: _natural(column, rows, names) for column in columns}
+    widths = _fit(natural, width - margin)
     lines = list(_side_by_side({column: names[column] for column in columns}, widths))
     if lines:
         lines.append("-+-".join("-" * widths[column] for column in columns))
+    above = ""
     for row in rows:
         if row.column == EVERYWHERE:
             lines.append(f"--- {row.text} ---")
         else:
-            lines += _side_by_side({row.column: _INDENT * row.depth + row.text}, widths)
+            texts = {row.column: _INDENT * row.depth + (row.text or "-")}
+            first, *rest = _side_by_side(texts, widths)
+            lines += [first + _MARGIN + row.where if row.where != above else first, *rest]
+        above = row.where
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def fold(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows, but what repeats only once, followed by a row that says how often.
+
+    Complexity: O(rows).
+    """
+    at = 0
+    while at < len(rows):
+        best = max(range(1, _LONGEST_PERIOD + 1), key=lambda period: _saved(rows, at, period))
+        if _saved(rows, at, best) < _SAVES_LINES:
+            yield rows[at]
+            at += 1
+            continue
+        times = _times(rows, at, best)
+        yield from rows[at : at + best]
+        yield _again(rows[at : at + best * times], best, times - 1)
+        at += best * times
+
+
+def _again(rows: Sequence[Row], period: int, times: int) -> Row:
+    what = f"the last {period} lines, " if period > 1 else ""
+    text = f"... {what}once more" if times == 1 else f"... {what}{times} more times"
+    passes = [row.text for row in rows if row.column == EVERYWHERE]
+    text += f"; {passes[-1]}" if passes else ""
+    columns = {row.column for row in rows}
+    column = columns.pop() if len(columns) == 1 else EVERYWHERE
+    return Row(column, min(row.depth for row in rows), text)
+
+
+def _saved(rows: Sequence[Row], at: int, period: int) -> int:
+    return (_times(rows, at, period) - 1) * period - 1
+
+
+def _times(rows: Sequence[Row], at: int, period: int) -> int:
+    """Say how often the rows from *at* on repeat with that period."""
+    end = at + period
+    while end < len(rows) and _is_same(rows[end], rows[end - period]):
+        end += 1
+    return (end - at) // period
+
+
+def _is_same(a: Row, b: Row) -> bool:
+    """Tell whether two rows say the same; what concerns all tasks says when it was."""
+    return a == b or a.column == b.column == EVERYWHERE
 
 
 def _natural(column: int, rows: Sequence[Row], names: Mapping[int, str]) -> int:

@@ -52,8 +52,8 @@ class Event(NamedTuple):
 
     @property
     def row(self) -> Row:
-        """What the text diagram shows."""
-        return Row(self.task, self.depth, self.text)
+        """What the text diagram shows; a call is shown by what is done in it."""
+        return Row(self.task, self.depth, self.text, "" if self.kind == "call" else self.where)
 
 
 @final
