@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
@@ -31,6 +32,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for report in terminalreporter.stats.get("passed", ())
             for line in report.capstdout.splitlines()
             if line.endswith("level: free)")
+            # These are about the tests that a test has made.
+            and not re.search("test_(pytest_plugin|newcomer)", report.nodeid)
         }
     )
     if explored:

@@ -49,6 +49,7 @@ PURE = {
     "aspf.mm._proc_maps",
     "aspf.mm._vma",
 }
+PYTEST_PLUGIN = "aspf.race.pytest_plugin"
 EVENT_LOOPS = {"anyio", "asyncio", "trio", "sniffio"}
 
 
@@ -145,7 +146,12 @@ def test_only_the_command_needs_the_extras() -> None:
         if {name.partition(".")[0] for name in imports_of(module, at_import_time=True)} & extras
     }
 
-    assert {room_of(module) for module in users} <= {"cli"}
+    assert {room_of(module) for module in users - {PYTEST_PLUGIN}} <= {"cli"}
+
+
+def test_only_pytest_imports_its_plugin() -> None:
+    """`import aspf.race` would fail where there is no pytest."""
+    assert [module for module in MODULES if PYTEST_PLUGIN in imports_of(module)] == []
 
 
 def test_importing_aspf_is_cheap() -> None:

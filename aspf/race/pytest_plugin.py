@@ -1,0 +1,387 @@
+"""The pytest plugin: ``@pytest.mark.race`` explores an async test instead of running it once.
+
+pytest loads this file through the entry point ``aspf_race``; nothing in aspf imports it, so pytest
+stays optional.
+
+A test is taken over when it is collected: a sync function stands in for the async one. Hence no
+other plugin sees an async test that it could take for its own, neither by a marker nor in its auto
+mode. When the stand-in is called, it has the values of the fixtures and calls the explorer.
+
+The fixtures of a test are set up once, before its first schedule, by pytest. So what a
+function-scoped fixture returns is shared by all schedules: that is named in a warning. An async
+fixture would need an event loop that outlives the schedules, and is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import shlex
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
+
+import pytest
+import trio
+
+from aspf._errors import NotDeterministic, RaceFound, ReplayDiverged, TeardownStuck
+from aspf.race._explore import explore, replay
+from aspf.race._token import parse_token, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from aspf.race._explore import Exploration, Failure
+
+__all__ = ("SharedFixtureWarning",)
+
+#: The async function that the stand-in of a test explores.
+_BODY: Final = pytest.StashKey["Callable[..., Awaitable[object]]"]()
+# The marker takes every option of the explorer that a test can choose, and one of our own.
+_OPTIONS: Final = sorted({*inspect.signature(explore).parameters, "fixtures"} - {"program", "name"})
+_SUMMARY: Final = "aspf_race"
+_ANYIO: Final = pytest.mark.usefixtures("anyio_backend").mark
+# A traceback through these files tells how the explorer works, not how the program fails.
+_NOT_THE_PROGRAMS: Final = (Path(__file__).parents[1], Path(trio.__file__).parent)
+
+
+class SharedFixtureWarning(pytest.PytestWarning):
+    """A function-scoped fixture was set up once for all schedules of a test."""
+
+
+@final
+class RaceFoundInTest(pytest.fail.Exception, RaceFound):  # type: ignore[misc,name-defined]
+    """What an explored test raises. pytest prints its message and no traceback."""
+
+    __module__ = "builtins"  # as those of pytest's own outcomes: a short name in the summary
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, pytrace=False)  # type: ignore[call-arg]
+
+
+# -- options and marker ------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that say how much is explored."""
+    group = parser.getgroup("aspf", "races (aspf)")
+    group.addoption(
+        "--aspf-replay",
+        metavar="TOKEN",
+        help="repeat one schedule of a test marked race instead of exploring it",
+    )
+    group.addoption(
+        "--aspf-schedules",
+        metavar="N",
+        type=int,
+        help="explore at most N schedules per test, whatever its marker says",
+    )
+    group.addoption(
+        "--aspf-seconds",
+        metavar="S",
+        type=float,
+        help="begin no schedule later than S seconds after the test's first one",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the marker, and refuse an option that no test could use."""
+    config.addinivalue_line(
+        "markers",
+        "race(*, search, schedules, seed, cancel, shared, max_steps, ...): explore the schedules "
+        "of an async test, with the options of aspf.race.explore; fixtures='shared' says that "
+        "the schedules may share the function-scoped fixtures.",
+    )
+    for option in ("schedules", "seconds"):
+        value = config.getoption(f"aspf_{option}")
+        if value is not None and not value > 0:
+            raise pytest.UsageError(f"--aspf-{option}={value}: expected more than 0")
+    if token := config.getoption("aspf_replay"):
+        try:
+            parse_token(token)
+        except ValueError as error:
+            raise pytest.UsageError(f"--aspf-replay: {error}") from None
+
+
+def _options(item: pytest.Item) -> dict[str, Any]:
+    """Return the options of a test: of its own marker before those of its class and module."""
+    options: dict[str, Any] = {}
+    for marker in item.iter_markers("race"):
+        if marker.args:
+            _refuse(item, f"race takes no positional arguments: {marker.args!r}")
+        for option, value in marker.kwargs.items():
+            if option not in _OPTIONS:
+                _refuse(item, f"race has no option {option!r}; it has {', '.join(_OPTIONS)}")
+            options.setdefault(option, value)
+    if options.get("fixtures", "shared") != "shared":
+        _refuse(item, f"fixtures={options['fixtures']!r}: expected 'shared', or nothing")
+    return options
+
+
+def _refuse(item: pytest.Item, why: str) -> NoReturn:
+    pytest.fail(f"{item.name} is marked race: {why}", pytrace=False)
+
+
+# -- taking a test over ------------------------------------------------------------------------
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
+    """Keep anyio's plugin from running a test once per backend.
+
+    It asks for its fixture by a mark on the function, and does so first; pytest makes the test
+    last. We come between them.
+    """
+    if not inspect.iscoroutinefunction(obj):
+        return
+    marks = getattr(obj, "pytestmark", [])
+    if collector.get_closest_marker("race") or any(mark.name == "race" for mark in marks):
+        vars(obj)["pytestmark"] = [mark for mark in marks if mark != _ANYIO]
+
+
+@pytest.hookimpl(specname="pytest_pycollect_makeitem", wrapper=True, trylast=True)
+def pytest_pycollect_makeitem_race() -> Generator[None, object, object]:
+    """Put the stand-ins where async functions were, before any other wrapper sees the tests.
+
+    pytest-asyncio makes tests of a class of its own of them, if it may take all async ones.
+    """
+    made = yield
+    for item in made if isinstance(made, list) else [made]:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("race") is not None:
+            _replace(item)
+    return made
+
+
+def _replace(item: pytest.Function) -> None:
+    body = item.obj
+    if not inspect.iscoroutinefunction(body) or _is_unittest(item):
+        return  # `pytest_runtest_setup` says so
+
+    @functools.wraps(body)
+    def stand_in(**fixtures: object) -> None:
+        _run(item, fixtures)
+
+    # This is how pytest-trio marks the runners that it has made itself, and leaves alone.
+    vars(stand_in)["_trio_test_runner_wrapped"] = True
+    item.stash[_BODY] = body
+    item.obj = stand_in
+
+
+def _is_unittest(item: pytest.Function) -> bool:
+    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--aspf-replay``: select the test of that name, or if it was renamed all that we can.
+
+    What was selected by other means stays selected, and the rest is not added.
+    """
+    token = config.getoption("aspf_replay")
+    if not token:
+        return
+    races = [item for item in items if _BODY in item.stash]
+    chosen = [item for item in races if safe_name(item.name) == parse_token(token).name] or races
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+# -- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse what can't be explored before any fixture is set up; warn of what is shared."""
+    if not isinstance(item, pytest.Function) or item.get_closest_marker("race") is None:
+        return
+    options = _options(item)
+    if _BODY not in item.stash:
+        _refuse(
+            item,
+            "only an async function can be explored, outside of unittest.TestCase. In a sync test "
+            "(also under Hypothesis's @given) call aspf.race.check(program), without the marker",
+        )
+    for name in sorted(_fixtures(item, item.fixturenames)):
+        _refuse_async(item, name)
+    shared = sorted(
+        name
+        for name, fixture in _fixtures(item, _arguments(item)).items()
+        if fixture.scope == "function"
+    )
+    if shared and "fixtures" not in options:
+        item.warn(
+            SharedFixtureWarning(
+                f"{item.name} is explored, but the function-scoped {_plural(shared)} set up once "
+                "and not for each schedule. Make in the test what a schedule changes; if the "
+                'schedules may share it, say so: @pytest.mark.race(fixtures="shared")'
+            )
+        )
+
+
+def _plural(names: list[str]) -> str:
+    quoted = ", ".join(map(repr, names))
+    return f"fixture {quoted} is" if len(names) == 1 else f"fixtures {quoted} are"
+
+
+def _fixtures(item: pytest.Function, names: list[str]) -> dict[str, pytest.FixtureDef[Any]]:
+    """Return the fixtures that *names* need, themselves included; parameters are none."""
+    known = item._fixtureinfo.name2fixturedefs
+    found: dict[str, pytest.FixtureDef[Any]] = {}
+    todo = [*names]
+    while todo:
+        name = todo.pop()
+        # `request` has no definition of its own; what is parametrized directly has one of pytest's.
+        if name in known and name not in found and name != "request" and not _is_direct(item, name):
+            found[name] = known[name][-1]
+            todo += found[name].argnames
+    return found
+
+
+def _is_direct(item: pytest.Function, name: str) -> bool:
+    function = item._fixtureinfo.name2fixturedefs[name][-1].func
+    return getattr(function, "__name__", "") == "get_direct_param_fixture_func"
+
+
+def _arguments(item: pytest.Function) -> list[str]:
+    """Name what the test asks for; of autouse fixtures its author often knows nothing."""
+    used = [str(name) for marker in item.iter_markers("usefixtures") for name in marker.args]
+    return [*item._fixtureinfo.argnames, *used]
+
+
+def _refuse_async(item: pytest.Function, name: str) -> None:
+    function = item._fixtureinfo.name2fixturedefs[name][-1].func
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or getattr(function, "_force_trio_fixture", False)  # as pytest-trio's `nursery`
+    ):
+        _refuse(
+            item,
+            f"the async fixture {name!r} would be set up once, in an event loop that no schedule "
+            "runs in. Make an async context manager of it, and enter that in the test: so every "
+            "schedule has its own",
+        )
+
+
+def _refuse_clocks(item: pytest.Function, fixtures: dict[str, object]) -> None:
+    for name, value in fixtures.items():
+        if isinstance(value, trio.abc.Clock | trio.abc.Instrument):
+            _refuse(
+                item,
+                f"the fixture {name!r} is a {type(value).__name__}, and would have no effect. Time "
+                "is virtual in an explored test, and jumps when nobody can run: leave it out",
+            )
+
+
+# -- exploring ---------------------------------------------------------------------------------
+
+
+def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
+    _refuse_clocks(item, fixtures)
+    program = functools.partial(item.stash[_BODY], **fixtures)
+    token = item.config.getoption("aspf_replay")
+    try:
+        if token:
+            _replay(item, program, token)
+        else:
+            _explore(item, program)
+    except (NotDeterministic, ReplayDiverged, TeardownStuck, ValueError) as error:
+        failed = pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False)
+        raise failed from None
+
+
+def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) -> None:
+    options = _options(item)
+    options.pop("fixtures", None)
+    for budget in ("schedules", "seconds"):
+        if (value := item.config.getoption(f"aspf_{budget}")) is not None:
+            options[budget] = value
+    exploration = explore(program, name=item.name, **options)
+    for failure in exploration.failures:
+        _obey(failure.error)
+    _tell(item, exploration)
+    if exploration.failures:
+        failures = tuple(_for_pytest(item, failure) for failure in exploration.failures)
+        raise RaceFoundInTest(str(replace(exploration, failures=failures)))
+
+
+def _replay(item: pytest.Function, program: Callable[[], Awaitable[object]], token: str) -> None:
+    failure = replay(program, token)
+    if failure is not None:
+        _obey(failure.error)
+        item.user_properties.append((_SUMMARY, "fails in the schedule that was replayed"))
+        raise RaceFoundInTest(str(_for_pytest(item, failure)))
+    item.user_properties.append((_SUMMARY, "passes in the one schedule that was replayed"))
+
+
+def _obey(error: BaseException | None) -> None:
+    """Skip the test if it has asked for that, and so on; none of these is a race."""
+    if error is not None:
+        for leaf in _leaves(error):
+            if isinstance(
+                leaf, pytest.skip.Exception | pytest.xfail.Exception | pytest.exit.Exception
+            ):
+                raise leaf
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _for_pytest(item: pytest.Function, failure: Failure) -> Failure:
+    """Say where the test raised, and how to repeat that from the shell."""
+    raised = [] if failure.error is None else [*_leaves(failure.error)]
+    where = "".join(map(_traceback, raised))
+    # Where pytest was started, the path may be another than seen from its root.
+    path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    test = shlex.quote("::".join([path, *item.nodeid.split("::")[1:]]))
+    command = f"pytest {test} --aspf-replay={failure.token}"
+    return replace(failure, token=command, diagram=failure.diagram + where)
+
+
+def _traceback(error: BaseException) -> str:
+    """Show what the program did, with the values that pytest knows of an assertion."""
+    info = pytest.ExceptionInfo.from_exception(error)
+    info.traceback = info.traceback.filter(
+        lambda entry: not any(Path(entry.path).is_relative_to(d) for d in _NOT_THE_PROGRAMS)
+    )
+    if not info.traceback:
+        return ""  # a task may be no more than a call into trio or aspf; the diagram has its name
+    return f"\n{info.getrepr(style='short', chain=False)}\n"
+
+
+# -- the summary -------------------------------------------------------------------------------
+
+
+def _tell(item: pytest.Function, exploration: Exploration) -> None:
+    """Attach what was explored to the report of the test; pytest-xdist and JUnit carry it on."""
+    _, _, found = exploration.headline().partition(": ")
+    item.user_properties += [
+        (_SUMMARY, found),
+        (f"{_SUMMARY}_schedules", exploration.schedules),
+        (f"{_SUMMARY}_exhausted", exploration.exhausted),
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say of each race test how far it went: only an exhausted one has proved anything."""
+    reports = [
+        report
+        for category in terminalreporter.stats.values()
+        for report in category
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+    ]
+    lines = sorted(
+        f"{report.nodeid}: {found}"
+        for report in reports
+        for name, found in report.user_properties
+        if name == _SUMMARY
+    )
+    if lines:
+        terminalreporter.section("races")
+        for line in lines:
+            terminalreporter.write_line(line)

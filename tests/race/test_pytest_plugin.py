@@ -1,0 +1,560 @@
+"""The marker: tests that run pytest on tests.
+
+The programs below are files of their own, in a directory of their own, so that no option of this
+test suite reaches them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from _golden import check_golden
+
+from aspf.race import pytest_plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOLDEN = Path(__file__).parent / "golden"
+# The run inside has neither this suite's filters nor a fresh interpreter.
+QUIET = ("-W", "default", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+# An installed aspf brings its plugin itself; pytest doesn't take it twice under two names.
+INSTALLED = importlib.metadata.entry_points(group="pytest11", name="aspf_race")
+LOAD = QUIET if INSTALLED else (*QUIET, "-p", pytest_plugin.__name__)
+
+HEAD = """
+import pytest
+import trio
+
+async def turns(count=1):
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
+"""
+# Two tasks of one step each, hence two schedules; the second one fails.
+ORDER = """
+@pytest.mark.race
+async def test_order():
+    order = []
+
+    async def note(name):
+        order.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(note, "a")
+        nursery.start_soon(note, "b")
+    assert order == ["a", "b"], "not the order of their start"
+"""
+REPLAY_OF_ORDER = "aspf1:test_order:0,2,1,0"
+
+
+@pytest.fixture
+def run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pytest.RunResult]:
+    """Return a function that runs pytest on the text of one test file."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for variable in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(text: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(test_it=HEAD + text)
+        return pytester.runpytest_inprocess(*LOAD, *options)
+
+    return run
+
+
+def explored(result: pytest.RunResult) -> list[str]:
+    """Return what the summary says of each race test."""
+    return [line for line in result.outlines if re.match(r"test_it\.py::.*level: free\)$", line)]
+
+
+# -- what a failure looks like -------------------------------------------------------------------
+
+
+def test_a_failure_is_the_report(pytester: pytest.Pytester) -> None:
+    """Its reader would wade through our traceback, and would not know how to repeat it."""
+    pytester.makepyfile(test_it=HEAD + ORDER)
+    (report,) = pytester.inline_run(*LOAD).getfailures()
+
+    assert REPLAY_OF_ORDER in report.longreprtext
+    check_golden(GOLDEN / "pytest_failure.txt", report.longreprtext + "\n")
+
+
+def test_the_command_of_a_failure_repeats_it(run: Callable[..., pytest.RunResult]) -> None:
+    """What the report tells to paste would select no test, or run another schedule."""
+    text = ORDER.replace("async def test_order()", "async def test_order(a)").replace(
+        "@pytest.mark.race", '@pytest.mark.race\n@pytest.mark.parametrize("a", ["x y", "z"])'
+    )
+    first = run(text, "-x")
+    (command,) = [line for line in first.outlines if line.startswith("replay: pytest ")]
+    again = run(text, "test_it.py::test_order[x y]", command.rpartition(" ")[2])
+
+    assert "pytest 'test_it.py::test_order[x y]' --aspf-replay=" in command
+    again.assert_outcomes(failed=1)
+    assert command in again.outlines
+
+
+def test_a_path_is_seen_from_where_pytest_was_started(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command would name a file that isn't there."""
+    pytester.makeini("[pytest]")
+    inner = pytester.mkdir("inner")
+    inner.joinpath("test_it.py").write_text(HEAD + ORDER, encoding="utf-8")
+    monkeypatch.chdir(inner)
+    result = pytester.runpytest_inprocess(*LOAD)
+
+    result.stdout.fnmatch_lines(["replay: pytest test_it.py::test_order --aspf-replay=*"])
+
+
+def test_a_deadlock_has_no_traceback(run: Callable[..., pytest.RunResult]) -> None:
+    """The report would show a traceback of nothing, or fail to be made."""
+    result = run("@pytest.mark.race\nasync def test_it():\n    await trio.Event().wait()")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["deadlock in schedule 1", "*main waits for*"])
+
+
+def test_the_errors_of_all_tasks_are_shown(run: Callable[..., pytest.RunResult]) -> None:
+    """Of two tasks that fail in one schedule the report would show neither's line."""
+    result = run("""
+async def first():
+    raise KeyError("one")
+
+async def second():
+    raise IndexError("two")
+
+@pytest.mark.race
+async def test_it():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        nursery.start_soon(second)
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*in first", "*raise KeyError*", "*in second", "*IndexError*"])
+    result.stdout.no_fnmatch_line("*_explore.py*")
+
+
+def test_an_error_may_come_from_no_line_of_the_test(run: Callable[..., pytest.RunResult]) -> None:
+    """The report would show the inside of the explorer, or say that something is hidden."""
+    result = run("""
+from aspf.race import Cell, Lifetime
+
+@pytest.mark.race
+async def test_it():
+    node = Lifetime("node")
+    value = Cell(0, "value", lifetime=node)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(value.get)
+        nursery.start_soon(node.free)
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["error in schedule *", "*UseAfterFree*", "", "replay: *"])
+    result.stdout.no_fnmatch_line("All traceback entries are hidden*")
+
+
+def test_a_race_is_an_expected_failure_by_its_name(run: Callable[..., pytest.RunResult]) -> None:
+    """`xfail(raises=RaceFound)` would not match what a marked test raises."""
+    result = run(
+        "from aspf.race import RaceFound\n@pytest.mark.xfail(raises=RaceFound)" + ORDER, "-rx"
+    )
+
+    result.assert_outcomes(xfailed=1)
+
+
+@pytest.mark.parametrize(
+    ("way", "outcome"),
+    [("pytest.skip('no')", "skipped"), ("pytest.xfail('no')", "xfailed")],
+)
+def test_a_test_may_skip_itself(
+    run: Callable[..., pytest.RunResult], way: str, outcome: str
+) -> None:
+    """`pytest.skip()` in a task would be reported as a race."""
+    result = run(f"""
+async def task():
+    {way}
+
+@pytest.mark.race
+async def test_it():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+""")
+
+    result.assert_outcomes(**{outcome: 1})
+
+
+def test_a_program_that_cannot_be_repeated_is_refused(
+    run: Callable[..., pytest.RunResult],
+) -> None:
+    """The traceback of the explorer would hide what the program did wrong."""
+    result = run("""
+@pytest.mark.race
+async def test_it():
+    await trio.to_thread.run_sync(print)
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["NotDeterministic: *"])
+    result.stdout.no_fnmatch_line("During handling of*")
+
+
+# -- how much is explored ------------------------------------------------------------------------
+
+
+def test_an_explored_test_says_how_far_it_went(run: Callable[..., pytest.RunResult]) -> None:
+    """A search that was cut would look like a proof."""
+    result = run("""
+async def program():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turns)
+        nursery.start_soon(turns)
+
+@pytest.mark.race
+async def test_all():
+    await program()
+
+@pytest.mark.race(schedules=2)
+async def test_some():
+    await program()
+""")
+
+    result.assert_outcomes(passed=2)
+    assert explored(result) == [
+        "test_it.py::test_all: no failure in 6 schedules (exhaustive search, exhausted; level: free)",
+        "test_it.py::test_some: no failure in 2 schedules (exhaustive search, not exhausted; level: free)",
+    ]
+
+
+def test_without_race_tests_nothing_is_said(run: Callable[..., pytest.RunResult]) -> None:
+    """Everybody who has aspf installed would see an empty section in every run."""
+    result = run("def test_it(): pass")
+
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*races*")
+
+
+@pytest.mark.parametrize("option", ["--aspf-schedules=1", "--aspf-seconds=1e-9"])
+def test_a_budget_overrides_the_marker(run: Callable[..., pytest.RunResult], option: str) -> None:
+    """An hour at night, or a minute before a commit, would need another marker."""
+    result = run(ORDER.replace("race", "race(schedules=9)"), option)
+
+    result.assert_outcomes(passed=1)
+    (line,) = explored(result)
+    assert "no failure in 1 schedules (exhaustive search, not exhausted" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--aspf-schedules=0", "--aspf-schedules=0: expected more than 0"),
+        ("--aspf-seconds=-1", "--aspf-seconds=-1.0: expected more than 0"),
+        ("--aspf-seconds=nan", "--aspf-seconds=nan: expected more than 0"),
+        ("--aspf-replay=x", "--aspf-replay: 'x' is no replay token"),
+    ],
+)
+def test_a_wrong_option_ends_the_run(
+    run: Callable[..., pytest.RunResult], option: str, message: str
+) -> None:
+    """Each test would fail with the same complaint, or none would be explored."""
+    result = run(ORDER, option)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert message in result.stderr.str()
+
+
+def test_the_nearest_marker_decides(run: Callable[..., pytest.RunResult]) -> None:
+    """A test could not depart from what its module says."""
+    result = run("""
+pytestmark = pytest.mark.race(schedules=1, search="random")
+
+class TestIt:
+    pytestmark = pytest.mark.race(search="exhaustive")
+
+    async def test_class(self):
+        pass
+
+    @pytest.mark.race(schedules=3, search="random")
+    async def test_own(self):
+        pass
+""")
+
+    assert explored(result) == [
+        "test_it.py::TestIt::test_class: no failure in 1 schedules (exhaustive search, exhausted; level: free)",
+        "test_it.py::TestIt::test_own: no failure in 3 schedules (random search, not exhausted; level: free)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("race(3)", "race takes no positional arguments: (3,)"),
+        ("race(schedule=3)", "race has no option 'schedule'; it has cancel, fixtures, max_steps"),
+        ("race(fixtures='fresh')", "fixtures='fresh': expected 'shared', or nothing"),
+        ("race(search='bogo')", "ValueError: search='bogo': expected one of 'exhaustive'"),
+    ],
+)
+def test_a_wrong_marker_is_refused(
+    run: Callable[..., pytest.RunResult], marker: str, message: str
+) -> None:
+    """A misspelt option would be ignored, and the test explored as nobody wanted."""
+    result = run(ORDER.replace("race", marker))
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert message in result.stdout.str()
+
+
+# -- replay --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("token", "passed", "message"),
+    [
+        (REPLAY_OF_ORDER, False, "test_it.py::test_order: fails in the schedule"),
+        ("aspf1:test_order:0,1,2,0", True, "test_it.py::test_order: passes in the one schedule"),
+        ("aspf1:test_order:0,7", False, "ReplayDiverged: *"),
+    ],
+)
+def test_replay_runs_one_schedule(
+    run: Callable[..., pytest.RunResult], token: str, passed: bool, message: str
+) -> None:
+    """A replay would explore, or pass for a program that can't do what the token says."""
+    result = run(ORDER, f"--aspf-replay={token}")
+
+    result.assert_outcomes(passed=int(passed), failed=int(not passed))
+    result.stdout.fnmatch_lines([message + "*"])
+    assert explored(result) == []
+
+
+def test_replay_selects_the_test_of_that_name(run: Callable[..., pytest.RunResult]) -> None:
+    """A token would be tried on every other test of the suite, to fail there."""
+    other = "\n@pytest.mark.race\nasync def test_other(): pass\ndef test_plain(): pass\n"
+    result = run(ORDER + other, f"--aspf-replay={REPLAY_OF_ORDER}")
+
+    result.assert_outcomes(failed=1, deselected=2)
+
+
+def test_replay_of_a_renamed_test(run: Callable[..., pytest.RunResult]) -> None:
+    """A token would be worthless as soon as somebody finds a better name."""
+    text = ORDER.replace("test_order", "test_better_name") + "\ndef test_plain(): pass"
+    result = run(text, f"--aspf-replay={REPLAY_OF_ORDER}")
+
+    result.assert_outcomes(failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*not the order of their start"])
+
+
+# -- fixtures ------------------------------------------------------------------------------------
+
+FIXTURES = """
+@pytest.fixture(scope="module")
+def server(): return []
+
+@pytest.fixture(autouse=True)
+def always(): pass
+
+@pytest.fixture
+def inner(): return []
+
+@pytest.fixture
+def outer(inner): return inner
+
+@pytest.fixture
+def used(): pass
+
+@pytest.mark.race
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize("number", [1])
+async def test_it(outer, server, number, request): pass
+"""
+
+
+def test_fixtures_that_schedules_share_are_named(run: Callable[..., pytest.RunResult]) -> None:
+    """What one schedule left in a fixture would make the next one fail, and nobody knows why."""
+    result = run(FIXTURES)
+
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*SharedFixtureWarning: *fixtures 'inner', 'outer', 'used' are*"])
+
+
+def test_one_shared_fixture(run: Callable[..., pytest.RunResult]) -> None:
+    """The sentence would be wrong in the most common case."""
+    result = run("@pytest.mark.race\nasync def test_it(tmp_path): pass")
+
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*function-scoped fixture 'tmp_path' is set up once*"])
+
+
+def test_fixtures_may_be_shared_on_purpose(run: Callable[..., pytest.RunResult]) -> None:
+    """A warning that can't be answered teaches to ignore warnings."""
+    result = run(FIXTURES.replace("race", 'race(fixtures="shared")'))
+
+    result.assert_outcomes(passed=1, warnings=0)
+
+
+@pytest.mark.parametrize("mode", [(), ("-o", "trio_mode=true"), ("--anyio-mode=auto",)])
+@pytest.mark.parametrize("kind", ["return 1", "yield 1"])
+def test_async_fixtures_are_refused(
+    run: Callable[..., pytest.RunResult], mode: tuple[str, ...], kind: str
+) -> None:
+    """The test would get a coroutine, or an object of an event loop that has ended."""
+    text = f"""
+@pytest.fixture
+async def connection(): {kind}
+
+@pytest.fixture
+def client(connection): return connection
+
+@pytest.mark.race
+async def test_it(client): pass
+"""
+    result = run(text, *mode)
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*the async fixture 'connection' would be set up once*"])
+
+
+@pytest.mark.parametrize(
+    ("fixture", "message"),
+    [
+        ("nursery", "*the async fixture 'nursery' would be set up once*"),
+        ("autojump_clock", "*the fixture 'autojump_clock' is a MockClock, and would have no*"),
+    ],
+)
+def test_fixtures_of_pytest_trio_are_refused(
+    run: Callable[..., pytest.RunResult], fixture: str, message: str
+) -> None:
+    """The nursery would be a placeholder, and the clock nobody's."""
+    pytest.importorskip("pytest_trio")
+    result = run(f"@pytest.mark.trio\n@pytest.mark.race\nasync def test_it({fixture}): pass")
+
+    result.stdout.fnmatch_lines([message])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+# -- whose test it is ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode", [(), ("-o", "trio_mode=true"), ("--anyio-mode=auto",)], ids=["", "trio", "anyio"]
+)
+@pytest.mark.parametrize("marker", ["", "@pytest.mark.anyio", "@pytest.mark.trio"])
+def test_a_race_test_is_ours_alone(
+    run: Callable[..., pytest.RunResult], marker: str, mode: tuple[str, ...]
+) -> None:
+    """Another plugin would run it once, or once per backend, and nothing would be explored."""
+    result = run(marker + ORDER, *mode)
+
+    result.assert_outcomes(failed=1)
+    assert len(explored(result)) == 1
+
+
+def test_others_see_no_async_test(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """pytest-asyncio's auto mode makes what it sees into tests of its own kind."""
+    pytester.makeconftest("""
+import inspect
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem():
+    made = yield
+    for item in made or []:
+        assert not inspect.iscoroutinefunction(item.obj)
+    return made
+""")
+    result = run(ORDER)
+
+    result.assert_outcomes(failed=1)
+
+
+def test_others_keep_their_tests(run: Callable[..., pytest.RunResult]) -> None:
+    """An async test without our marker would no longer run, or no longer on both backends."""
+    result = run("""
+@pytest.mark.anyio
+async def test_anyio(): pass
+
+@pytest.mark.trio
+async def test_trio(): pass
+""")
+
+    result.assert_outcomes(passed=3)
+    assert explored(result) == []
+
+
+def test_a_method_has_its_own_instance(run: Callable[..., pytest.RunResult]) -> None:
+    """What `setup_method` puts into an instance would not be there."""
+    result = run("""
+class TestIt:
+    def setup_method(self):
+        self.ready = True
+
+    @pytest.mark.race
+    async def test_method(self):
+        assert self.ready
+
+    @pytest.mark.race
+    async def test_other_method(self):
+        assert self.ready
+""")
+
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@pytest.mark.race\ndef test_it(): pass",
+        """
+from unittest import IsolatedAsyncioTestCase
+
+class TestIt(IsolatedAsyncioTestCase):
+    @pytest.mark.race
+    async def test_it(self): pass
+""",
+    ],
+    ids=["sync", "unittest"],
+)
+def test_what_cannot_be_explored_is_refused(
+    run: Callable[..., pytest.RunResult], text: str
+) -> None:
+    """It would run once, and pass for explored."""
+    result = run(text)
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*only an async function can be explored*"])
+
+
+def test_items_of_other_kinds_are_left_alone(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """A doctest, or any other plugin's item, would break the collection."""
+    pytester.maketxtfile(test_text=">>> 1 + 1\n2")
+    result = run("def test_it(): pass", "--doctest-glob=*.txt")
+
+    result.assert_outcomes(passed=2)
+
+
+def test_the_summary_comes_from_the_workers(run: Callable[..., pytest.RunResult]) -> None:
+    """Under pytest-xdist the controller would not know what was explored."""
+    pytest.importorskip("xdist")
+    result = run("@pytest.mark.race\nasync def test_it(): pass", "-n1")
+
+    result.assert_outcomes(passed=1)
+    assert len(explored(result)) == 1
+
+
+def test_the_counts_are_properties_of_the_report(pytester: pytest.Pytester) -> None:
+    """Who reads JUnit's file would have to parse a sentence."""
+    pytester.makepyfile(HEAD + "@pytest.mark.race(schedules=1)\nasync def test_it(): pass")
+    (report,) = [r for r in pytester.inline_run(*LOAD).getreports() if r.when == "call"]
+
+    properties = dict(json.loads(json.dumps(report.user_properties)))
+    assert properties["aspf_race_schedules"] == 1
+    assert properties["aspf_race_exhausted"] is True
