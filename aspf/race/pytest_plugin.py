@@ -1,7 +1,7 @@
 """The pytest plugin: ``@pytest.mark.race`` explores an async test instead of running it once.
 
-pytest loads this file through the entry point ``aspf_race``; nothing in aspf imports it, so pytest
-stays optional.
+``_aspf_pytest.py``, which pytest loads at its start, has the hooks, and comes here for every test
+with the marker; nothing in aspf imports this file, so pytest stays optional.
 
 A test is taken over when it is collected: a sync function stands in for the async one. Hence no
 other plugin sees an async test that it could take for its own, neither by a marker nor in its auto
@@ -31,7 +31,7 @@ from aspf.race._explore import explore, replay
 from aspf.race._token import parse_token, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from aspf.race._explore import Exploration, Failure
 
@@ -42,7 +42,6 @@ _BODY: Final = pytest.StashKey["Callable[..., Awaitable[object]]"]()
 # The marker takes every option of the explorer that a test can choose, and one of our own.
 _OPTIONS: Final = sorted({*inspect.signature(explore).parameters, "fixtures"} - {"program", "name"})
 _SUMMARY: Final = "aspf_race"
-_ANYIO: Final = pytest.mark.usefixtures("anyio_backend").mark
 # A traceback through these files tells how the explorer works, not how the program fails.
 _NOT_THE_PROGRAMS: Final = (Path(__file__).parents[1], Path(trio.__file__).parent)
 
@@ -64,45 +63,12 @@ class RaceFoundInTest(pytest.fail.Exception, RaceFound):  # type: ignore[misc,na
 # -- options and marker ------------------------------------------------------------------------
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that say how much is explored."""
-    group = parser.getgroup("aspf", "races (aspf)")
-    group.addoption(
-        "--aspf-replay",
-        metavar="TOKEN",
-        help="repeat one schedule of a test marked race instead of exploring it",
-    )
-    group.addoption(
-        "--aspf-schedules",
-        metavar="N",
-        type=int,
-        help="explore at most N schedules per test, whatever its marker says",
-    )
-    group.addoption(
-        "--aspf-seconds",
-        metavar="S",
-        type=float,
-        help="begin no schedule later than S seconds after the test's first one",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Describe the marker, and refuse an option that no test could use."""
-    config.addinivalue_line(
-        "markers",
-        "race(*, search, schedules, seed, cancel, shared, max_steps, ...): explore the schedules "
-        "of an async test, with the options of aspf.race.explore; fixtures='shared' says that "
-        "the schedules may share the function-scoped fixtures.",
-    )
-    for option in ("schedules", "seconds"):
-        value = config.getoption(f"aspf_{option}")
-        if value is not None and not value > 0:
-            raise pytest.UsageError(f"--aspf-{option}={value}: expected more than 0")
-    if token := config.getoption("aspf_replay"):
-        try:
-            parse_token(token)
-        except ValueError as error:
-            raise pytest.UsageError(f"--aspf-replay: {error}") from None
+def check_token(config: pytest.Config) -> None:
+    """Refuse a token that no test could use."""
+    try:
+        parse_token(config.getoption("aspf_replay"))
+    except ValueError as error:
+        raise pytest.UsageError(f"--aspf-replay: {error}") from None
 
 
 def _options(item: pytest.Item) -> dict[str, Any]:
@@ -127,36 +93,11 @@ def _refuse(item: pytest.Item, why: str) -> NoReturn:
 # -- taking a test over ------------------------------------------------------------------------
 
 
-def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
-    """Keep anyio's plugin from running a test once per backend.
-
-    It asks for its fixture by a mark on the function, and does so first; pytest makes the test
-    last. We come between them.
-    """
-    if not inspect.iscoroutinefunction(obj):
-        return
-    marks = getattr(obj, "pytestmark", [])
-    if collector.get_closest_marker("race") or any(mark.name == "race" for mark in marks):
-        vars(obj)["pytestmark"] = [mark for mark in marks if mark != _ANYIO]
-
-
-@pytest.hookimpl(specname="pytest_pycollect_makeitem", wrapper=True, trylast=True)
-def pytest_pycollect_makeitem_race() -> Generator[None, object, object]:
-    """Put the stand-ins where async functions were, before any other wrapper sees the tests.
-
-    pytest-asyncio makes tests of a class of its own of them, if it may take all async ones.
-    """
-    made = yield
-    for item in made if isinstance(made, list) else [made]:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("race") is not None:
-            _replace(item)
-    return made
-
-
-def _replace(item: pytest.Function) -> None:
+def take_over(item: pytest.Function) -> None:
+    """Put the stand-in where the async function was."""
     body = item.obj
     if not inspect.iscoroutinefunction(body) or _is_unittest(item):
-        return  # `pytest_runtest_setup` says so
+        return  # `prepare` says so
 
     @functools.wraps(body)
     def stand_in(**fixtures: object) -> None:
@@ -172,14 +113,12 @@ def _is_unittest(item: pytest.Function) -> bool:
     return item.cls is not None and issubclass(item.cls, unittest.TestCase)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--aspf-replay``: select the test of that name, or if it was renamed all that we can.
+def select(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select the test that the token names, or if it was renamed all that we can.
 
     What was selected by other means stays selected, and the rest is not added.
     """
     token = config.getoption("aspf_replay")
-    if not token:
-        return
     races = [item for item in items if _BODY in item.stash]
     chosen = [item for item in races if safe_name(item.name) == parse_token(token).name] or races
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -189,11 +128,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 # -- fixtures ----------------------------------------------------------------------------------
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse what can't be explored before any fixture is set up; warn of what is shared."""
-    if not isinstance(item, pytest.Function) or item.get_closest_marker("race") is None:
-        return
+def prepare(item: pytest.Function) -> None:
+    """Refuse what can't be explored; warn of what is shared."""
     options = _options(item)
     if _BODY not in item.stash:
         _refuse(
@@ -365,23 +301,3 @@ def _tell(item: pytest.Function, exploration: Exploration) -> None:
         (f"{_SUMMARY}_schedules", exploration.schedules),
         (f"{_SUMMARY}_exhausted", exploration.exhausted),
     ]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say of each race test how far it went: only an exhausted one has proved anything."""
-    reports = [
-        report
-        for category in terminalreporter.stats.values()
-        for report in category
-        if isinstance(report, pytest.TestReport) and report.when == "call"
-    ]
-    lines = sorted(
-        f"{report.nodeid}: {found}"
-        for report in reports
-        for name, found in report.user_properties
-        if name == _SUMMARY
-    )
-    if lines:
-        terminalreporter.section("races")
-        for line in lines:
-            terminalreporter.write_line(line)

@@ -167,3 +167,17 @@ def test_importing_aspf_is_cheap() -> None:
     )
 
     assert ran.stdout.strip() == "[]"
+
+
+def test_the_entry_point_of_pytest_imports_nothing_of_ours() -> None:
+    """Every run of pytest would pay for trio, and coverage would miss what it imports."""
+    program = "import sys, _aspf_pytest; print({m.partition('.')[0] for m in sys.modules} & {'aspf', 'trio', 'anyio'})"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        cwd=PACKAGE.parent,
+        text=True,
+    )
+
+    assert ran.stdout.strip() == "set()"

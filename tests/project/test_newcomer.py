@@ -21,7 +21,7 @@ INSTALL, *COMMANDS = re.findall(r"^\$ (.*)$", SECTION, re.MULTILINE)
 GOLDEN = Path(__file__).parent / "golden"
 # An installed aspf brings its plugin itself.
 INSTALLED = importlib.metadata.entry_points(group="pytest11", name="aspf_race")
-LOAD = () if INSTALLED else ("-p", "aspf.race.pytest_plugin")
+LOAD = () if INSTALLED else ("-p", "_aspf_pytest")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 import aspf
 
@@ -31,8 +32,18 @@ def test_the_wheel_ships_types_and_licences() -> None:
 
 
 @installed
-def test_the_wheel_ships_nothing_but_the_package() -> None:
+def test_the_wheel_ships_the_package_and_the_plugin() -> None:
     """Tests or benchmarks would land in the site-packages of users as top-level packages."""
     tops = {Path(str(path)).parts[0] for path in importlib.metadata.files("aspf") or ()}
 
-    assert {top for top in tops if not top.endswith(".dist-info") and top != ".."} == {"aspf"}
+    made_by_pip = {top for top in tops if top.endswith(".dist-info")} | {"..", "__pycache__"}
+    assert tops - made_by_pip == {"aspf", "_aspf_pytest.py"}
+
+
+@installed
+def test_pytest_leaves_the_package_alone() -> None:
+    """As an entry point the plugin makes pytest rewrite the assertions of everything we ship.
+
+    ``runpy`` can't use that loader, and the explorer is slower.
+    """
+    assert not isinstance(aspf.__loader__, AssertionRewritingHook)

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import pytest
 from _golden import check_golden
 
-from aspf.race import pytest_plugin
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 QUIET = ("-W", "default", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 # An installed aspf brings its plugin itself; pytest doesn't take it twice under two names.
 INSTALLED = importlib.metadata.entry_points(group="pytest11", name="aspf_race")
-LOAD = QUIET if INSTALLED else (*QUIET, "-p", pytest_plugin.__name__)
+LOAD = QUIET if INSTALLED else (*QUIET, "-p", "_aspf_pytest")
 
 HEAD = """
 import pytest
