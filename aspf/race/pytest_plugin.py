@@ -40,7 +40,9 @@ __all__ = ("SharedFixtureWarning",)
 #: The async function that the stand-in of a test explores.
 _BODY: Final = pytest.StashKey["Callable[..., Awaitable[object]]"]()
 # The marker takes every option of the explorer that a test can choose, and one of our own.
-_OPTIONS: Final = sorted({*inspect.signature(explore).parameters, "fixtures"} - {"program", "name"})
+_OPTIONS: Final = sorted(
+    {*inspect.signature(explore).parameters, "fixtures"} - {"program", "name", "progress"}
+)
 _SUMMARY: Final = "aspf_race"
 # A traceback through these files tells how the explorer works, not how the program fails.
 _NOT_THE_PROGRAMS: Final = (Path(__file__).parents[1], Path(trio.__file__).parent)

@@ -149,15 +149,6 @@ def test_limits() -> None:
     assert explore(program, shared="cells", stop_on_failure=False, schedules=exact).exhausted
 
 
-def test_a_limit_in_seconds() -> None:
-    """Who has a minute would get an hour, or a report of nothing at all."""
-    cut = explore(lost_update(2), seconds=1e-9)
-    whole = explore(lost_update(2), seconds=1e9)
-
-    assert (cut.schedules, cut.exhausted) == (1, False)
-    assert str(whole) == str(explore(lost_update(2)))
-
-
 def test_kinds_are_kept_apart() -> None:
     """One failure a way of failing, each with its count and its first schedule."""
     found = explore(lost_update(3), shared="cells", stop_on_failure=False)
