@@ -146,13 +146,13 @@ def _rates(*, quick: bool) -> Iterator[Row]:
     yield _row("lost update, 3 tasks, anything shared", three, schedules=limit)
     yield _row("lost update, 3 tasks, sleep sets", three, shared="cells", schedules=limit)
     yield _row("lost update, 3 tasks, random", three, search="random", schedules=limit)
-    yield _row("lost update, 2 tasks, cancelled", partial(_lost_update, 2), cancel=True)
+    yield _row("lost update, 2 tasks, cancelled", partial(_lost_update, 2), cancel="each")
     yield _row("ReadWriteLock, 2 readers, 1 writer", _two_readers_and_a_writer)
     if not quick:
         yield _row(
             "ReadWriteLock, the same, cancelled",
             _two_readers_and_a_writer,
-            cancel=True,
+            cancel="each",
         )
 
 

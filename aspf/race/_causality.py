@@ -19,8 +19,8 @@ Three things go beyond the paper, whose tasks never block each other:
   else changes that cell first conflicts with the step himself.
 - A step that cancels other tasks (an exception that leaves a task does) has effects on steps far
   back: all branches are opened everywhere on the path.
-- So they are when a run is cut short, since then the races of its rest are unseen, and where a
-  cancellation may yet come.
+- So they are when a run is cut short, since then the races of its rest are unseen, and as soon as
+  a cancellation may come.
 
 "Ordered" is kept in vector clocks: for each step, the last step of each task that happened before
 it or is it.
@@ -30,12 +30,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from aspf.race._engine import TIME, Footprint
+from aspf.race._actions import TIME, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aspf.race._engine import Schedule
+    from aspf.race._engine import Footprint, Schedule
 
 __all__ = ("Causality", "Step", "open_all")
 
@@ -69,7 +69,7 @@ class Step:
     @property
     def task(self) -> int:
         """The task that was run or cancelled."""
-        return self.chosen if self.chosen >= 0 else ~self.chosen
+        return task_of(self.chosen)
 
     def unexplored(self) -> int | None:
         """An opened branch that was not taken yet and wouldn't repeat another."""

@@ -13,30 +13,41 @@ exact that a deadlock is: nothing to run, no deadline, nobody waiting for idlene
 
 What may happen next is an *action*, an int:
 
-- ``n``: task *n* runs from its scheduling point to its next. Tasks are numbered in the order of
-  their creation, the main task is 0. System tasks go first and are never a choice.
-- ``~n``: task *n* is cancelled, which happens at most once in a run, and never to task 0.
-- `TIME` (that is ``~0``): the clock jumps, or who waited for idleness wakes. Where neither is to
-  be expected and only a cancellation could help, it is the deadlock.
+- A task runs from its scheduling point to its next. Tasks are numbered in the order of their
+  creation, the main task is 0. System tasks go first and are never a choice.
+- A scope is cancelled, which happens at most once in a run.
+- `TIME`: the clock jumps, or who waited for idleness wakes. Where neither is to be expected and
+  only a cancellation could help, it is the deadlock.
 
-A cancellation acts on a `trio.CancelScope` that is put around the task when it is spawned. What
-is offered is enough to reach every behaviour, and no more where that is easy to prove:
+A cancellation acts on a `trio.CancelScope`: one that the program has marked with `may_cancel`, or
+one that is put around each task but the main one when it is spawned (``cancel="each"``). A scope's
+*members* are the tasks that stand inside it: the one that entered it, and the tasks in nurseries
+that were opened inside it, and so on. What is offered is enough to reach every behaviour, and no
+more where that is easy to prove:
 
-- A task that has not run yet isn't cancelled: nothing of it can notice before its first
-  checkpoint, where it is offered again. Nor is one that has yet to call
-  ``task_status.started()``: its death would be its starter's error.
-- A task that sleeps is cancelled where it sleeps: its abort function runs, and it becomes
+- A scope that has not been entered, or has been left, isn't cancelled: nobody could notice. So a
+  task that has not run yet is offered at its first checkpoint. Nor is a scope inside another one
+  that is cancelled already: whoever leaves it, leaves the other one as well.
+- A task that has yet to call ``task_status.started()`` is left alone: its death would be its
+  starter's error. A scope that it has marked itself is not: it catches what it lets in.
+- A member that sleeps is cancelled where it sleeps: its abort function runs, and it becomes
   runnable. Others may run between that and its own clean-up, hence the action is the
   cancellation alone.
-- A task that is runnable (woken, or between two accesses) notices only when it resumes, and
-  nobody else can see that its scope was cancelled. When precisely makes no difference, so the
-  action is the cancellation together with the task's next step. "Woken, then cancelled before it
-  ran" is this one, "cancelled in its sleep" the one before; they are different bugs.
-- A task with open nurseries takes its children with it, who may be asleep: the cancellation
-  alone, at every node.
-- A shielded sleeper notices nothing until something wakes it: it is offered when it is
-  runnable. If its step then ends inside the shield, nothing was delivered, and the run is given
-  up: the one in which the cancellation comes a step later is the same.
+- A member that is runnable (woken, or between two accesses) notices only when it resumes. If it is
+  the only one, nobody else can see that the scope was cancelled. When precisely makes no
+  difference, so the action is the cancellation together with the task's next step. "Woken, then
+  cancelled before it ran" is this one, "cancelled in its sleep" the one before; they are different
+  bugs.
+- A scope with more members takes them all along, asleep or not: the cancellation alone. Who starts
+  a task in a nursery inside it, between the cancellation and the next step of the only member,
+  finds what he would have found before: the child is cancelled before its first step either way.
+- A shielded sleeper notices nothing until something wakes it. A scope is offered when one of its
+  members is runnable, or asleep with no shield in between. If the only member runs on, and its
+  step ends inside a shield, nothing was delivered, and the run is given up: the one in which the
+  cancellation comes a step later is the same, as long as nobody asks the scope itself whether it
+  was cancelled. If the step ends outside of the scope, nothing was delivered either; that run is
+  kept, since the program may ask.
+- Scopes inside one another are offered each for itself, for they are left in different places.
 """
 
 from __future__ import annotations
@@ -56,6 +67,7 @@ from trio._core._traps import CancelShieldedCheckpoint
 
 from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
 from aspf.race import _hook
+from aspf.race._actions import TIME, cancellation, scope_of, task_of
 from aspf.race._cell import Lifetime
 from aspf.race._frames import is_library, is_ours
 from aspf.race._record import name_of
@@ -67,9 +79,8 @@ if TYPE_CHECKING:
     from aspf.race._cell import Cell
     from aspf.race._settings import Settings
 
-__all__ = ("NOTHING", "TIME", "Chooser", "Footprint", "Schedule", "Sleeper", "Strand")
+__all__ = ("NOTHING", "Chooser", "Footprint", "Schedule", "Sleeper", "Strand")
 
-TIME: Final = ~0
 # A teardown that takes longer than this isn't going to end.
 TEARDOWN_STEPS: Final = 10_000
 
@@ -145,11 +156,25 @@ class Watcher(_hook.Recorder, Protocol):
         """Nobody can run any more; the tasks are still where they wait."""
 
 
+class Mark(NamedTuple):
+    """A scope that may be cancelled."""
+
+    strand: Strand  # who has entered it, or will
+    number: int  # among the marked scopes of that task, from 1; 0 is around the task
+    scope: trio.CancelScope
+    where: str  # "file.py:12", of the mark; empty for a task
+
+    @property
+    def action(self) -> int:
+        """The action that cancels it."""
+        return cancellation(self.strand.number, self.number)
+
+
 @final
 class Strand:
     """One task of the program, as a schedule knows it."""
 
-    __slots__ = ("_name", "_strands", "cancelled", "number", "operation", "scope", "task")
+    __slots__ = ("_name", "_strands", "cancelled", "marks", "number", "operation", "task")
 
     def __init__(self, task: trio.lowlevel.Task, number: int, strands: list[Strand]) -> None:
         self.task = task
@@ -157,7 +182,9 @@ class Strand:
         self._strands = strands
         self._name = ""
         self.operation: Operation | None = None
-        self.scope: trio.CancelScope | None = None
+        # Invariant: the k-th one has number k; the first is around the task itself, if that may be
+        # cancelled, else a place is left for it.
+        self.marks: list[Mark | None] = [None]
         self.cancelled = False
 
     @property
@@ -229,7 +256,10 @@ class Schedule:
         self.sleepers: tuple[Sleeper, ...] = ()
         self._chooser = chooser
         self.level = settings.level
-        self._cancel = settings.cancel
+        # Invariant: true until the one cancellation has happened, unless there can't be any.
+        self._cancel = settings.cancel != "never"
+        self._cancel_each = settings.cancel == "each"
+        self._marks: list[Mark] = []  # without those that were left
         self._max_steps = settings.max_steps
         self._watcher = watcher
         self._by_task: dict[trio.lowlevel.Task, Strand | None] = {}
@@ -245,7 +275,7 @@ class Schedule:
         self._cancelled_others = False
         self._places: dict[Cell[Any] | Lifetime, int] = {}
         self._last_operation: Operation | None = None
-        self._undelivered: Strand | None = None
+        self._undelivered: Mark | None = None
         self._idle_may_wake = False
         self._teardown_steps = 0
         self._clock = Clock()
@@ -363,9 +393,10 @@ class Schedule:
         number = len(self.strands)
         strand = self._by_task[task] = Strand(task, number, self.strands)
         self.strands.append(strand)
-        if self._cancel and number > 0:
-            strand.scope = trio.CancelScope()
-            task.coro = _cancellable(task.coro, strand.scope)  # type: ignore[assignment]
+        if self._cancel and self._cancel_each and number > 0:
+            mark = strand.marks[0] = Mark(strand, 0, trio.CancelScope(), "")
+            self._marks.append(mark)
+            task.coro = _cancellable(task.coro, mark.scope)  # type: ignore[assignment]
             task._next_send_fn = task.coro.send
         return strand
 
@@ -399,12 +430,12 @@ class Schedule:
                 if self.verdict is None:
                     return None
                 break
-            strand = self.strands[~action]
-            runs_on = _runs_on(strand)
-            self._cancel_strand(strand)
+            mark = self.mark_of(action)
+            runs_on = _runs_on(mark)
+            self._cancel_scope(mark)
             if runs_on:
-                self._undelivered = strand
-                return self._take(strand.number)
+                self._undelivered = mark
+                return self._take(mark.strand.number)
         return self._next_in_teardown()
 
     def _look_back(self) -> None:
@@ -417,10 +448,9 @@ class Schedule:
         elif len(self.actions) >= self._max_steps:
             self._end("livelock?")
         elif self._undelivered is not None:
-            strand, self._undelivered = self._undelivered, None
-            assert strand.scope is not None
-            status = strand.scope._cancel_status
-            if status is not None and _is_shielded(strand.task, status):
+            mark, self._undelivered = self._undelivered, None
+            status = mark.scope._cancel_status
+            if status is not None and _is_shielded(mark.strand.task, status):
                 self._end("pruned")
 
     def _possible(self) -> list[int]:
@@ -432,8 +462,11 @@ class Schedule:
         nobody = not actions
         if nobody:
             actions.append(TIME)
-        if self._cancel:
-            actions += (~s.number for s in self.strands if _is_cancellable(s))
+        if self._marks and self._cancel:
+            self._marks = [mark for mark in self._marks if not _is_left(mark.scope)]
+            actions += sorted(
+                (mark.action for mark in self._marks if _is_cancellable(mark)), reverse=True
+            )
         if nobody and len(actions) == 1 and self._has_no_future():
             self._deadlock()
         return actions
@@ -471,12 +504,15 @@ class Schedule:
         if self._watcher is not None:
             self._watcher.time(self._clock.now)
 
-    def _cancel_strand(self, strand: Strand) -> None:
+    def _cancel_scope(self, mark: Mark) -> None:
         self._cancel = False
-        assert strand.scope is not None
         if self._watcher is not None:
-            self._watcher.mark(strand, "*** cancelled")
-        strand.scope.cancel(reason="cancelled by the explorer")
+            which = f" ({mark.where})" if mark.where else ""
+            self._watcher.mark(mark.strand, f"*** cancelled{which}")
+        members = map(self._by_task.get, _members(mark.scope))
+        mark.scope.cancel(reason="cancelled by the explorer")
+        # Asleep or not, shielded or not: whatever any of them does next depends on it.
+        self._touched += (member.number for member in members if member is not None)
 
     def _deadlock(self) -> None:
         self.sleepers = tuple(
@@ -504,9 +540,20 @@ class Schedule:
         return None if parent is None else parent.number
 
     @property
-    def may_cancel(self) -> bool:
-        """Whether a cancellation may yet come."""
-        return self._cancel
+    def expects_cancellation(self) -> bool:
+        """Whether a cancellation may yet come, as far as is known."""
+        return self._cancel and (self._cancel_each or bool(self._marks))
+
+    def mark_of(self, action: int) -> Mark:
+        """Say which scope a cancellation is of.
+
+        Raises:
+            LookupError: There is none, or not yet.
+        """
+        mark = self.strands[task_of(action)].marks[scope_of(action)]
+        if mark is None:
+            raise LookupError(action)
+        return mark
 
     @property
     def was_cut_short(self) -> bool:
@@ -569,6 +616,14 @@ class Schedule:
             raise trio.Cancelled._create(source="explicit", reason="cancelled at an access")
         if condition is not None and not _is_freed(place):
             condition(place._value)  # type: ignore[union-attr]
+
+    def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
+        """Take note that the running task has marked a scope."""
+        strand = self._running
+        if strand is not None and self.verdict is None:
+            mark = Mark(strand, len(strand.marks), scope, where)
+            strand.marks.append(mark)
+            self._marks.append(mark)
 
     def use_after_free(self, error: BaseException) -> None:
         """End the schedule after this step: what the task does about it doesn't matter."""
@@ -658,23 +713,42 @@ def _is_freed(place: Cell[Any] | Lifetime) -> bool:
     return lifetime is not None and lifetime._freed
 
 
-def _is_cancellable(strand: Strand) -> bool:
-    """Tell whether cancelling the task now is a case of its own; see the head of this file."""
-    task, scope = strand.task, strand.scope
-    if scope is None or scope._cancel_status is None:  # main, not started, or ended
+def _members(scope: trio.CancelScope) -> Iterator[trio.lowlevel.Task]:
+    """The tasks that stand inside a scope."""
+    statuses = [scope._cancel_status]
+    while statuses:
+        status = statuses.pop()
+        if status is not None:
+            yield from status._tasks
+            statuses += status._children
+
+
+def _is_left(scope: trio.CancelScope) -> bool:
+    return scope._has_been_entered and scope._cancel_status is None
+
+
+def _is_cancellable(mark: Mark) -> bool:
+    """Tell whether cancelling the scope now is a case of its own; see the head of this file."""
+    status = mark.scope._cancel_status
+    if status is None or status.effectively_cancelled:
         return False
     # A scope within may be cancelled already (its time is over, say); ours still makes a
     # difference then: the task won't go on behind that scope.
-    if task._eventual_parent_nursery is not None or scope._cancel_status.effectively_cancelled:
+    if mark.number == 0 and mark.strand.task._eventual_parent_nursery is not None:
         return False
-    if task._child_nurseries or strand.is_queued:
+    return any(_notices(task, status) for task in _members(mark.scope))
+
+
+def _notices(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:
+    """Tell whether a task would notice now, or when it resumes, that *root* was cancelled."""
+    if task._next_send_fn is not None:
         return True
-    return task._abort_func is not None and not _is_shielded(task, scope._cancel_status)
+    return task._abort_func is not None and not _is_shielded(task, root)
 
 
-def _runs_on(strand: Strand) -> bool:
+def _runs_on(mark: Mark) -> bool:
     """Tell whether a task runs as soon as it is cancelled; see the head of this file."""
-    return strand.is_queued and not strand.task._child_nurseries
+    return mark.strand.is_queued and list(_members(mark.scope)) == [mark.strand.task]
 
 
 def _is_shielded(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:

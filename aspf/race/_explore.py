@@ -24,7 +24,8 @@ from aspf._errors import (
     RaceFound,
     TeardownStuck,
 )
-from aspf.race._engine import TIME, Schedule
+from aspf.race._actions import cancels
+from aspf.race._engine import Schedule
 from aspf.race._examiner import Examiner, Finding
 from aspf.race._limits import Interrupts, Limits, interruptible
 from aspf.race._minimal import Minimal, minimal_of
@@ -33,7 +34,7 @@ from aspf.race._record import Trace, without_addresses
 from aspf.race._recording import Recording
 from aspf.race._runner import exploring
 from aspf.race._search import Repeat
-from aspf.race._settings import Settings
+from aspf.race._settings import Cancel, Settings, cancel_for
 from aspf.race._strategies import Observed, make_search
 from aspf.race._token import format_token, parse_token, safe_name
 
@@ -174,7 +175,7 @@ def explore(
     schedules: int = 10_000,
     seconds: float = math.inf,
     seed: int = 0,
-    cancel: bool = False,
+    cancel: Cancel = "marked",
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
@@ -196,8 +197,10 @@ def explore(
         seconds: No run but the first begins later than that after the call. The clock decides
             when it ends, and nothing else.
         seed: For a search that draws: the same seed gives the same report on every Python.
-        cancel: Also cancel one task in each run, any but the main one, at each of its checkpoints
-            in turn. It ends quietly, as if a scope around it had been cancelled.
+        cancel: What may be cancelled, once in a run. ``"marked"``: the scopes that the program
+            marks with `may_cancel`. ``"each"``: every task as well, at each of its checkpoints in
+            turn, but for the main task; it ends quietly, as if a scope around it had been
+            cancelled. ``"never"``: nothing.
         shared: ``"cells"`` promises that the tasks share nothing but cells and lifetimes. Then
             schedules that only differ in the order of independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
@@ -292,7 +295,7 @@ def check(
     schedules: int = 10_000,
     seconds: float = math.inf,
     seed: int = 0,
-    cancel: bool = False,
+    cancel: Cancel = "marked",
     shared: Literal["anything", "cells"] = "anything",
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
@@ -351,7 +354,7 @@ def replay(
     failure = _diagnose(name, 1, schedule, trace)
     if not minimise:
         return failure
-    settings = Settings(cancel=_cancels(schedule.actions), max_steps=_ANY, level=schedule.level)
+    settings = Settings(cancel=cancel_for(schedule.actions), max_steps=_ANY, level=schedule.level)
     kind = failure.kind, failure.summary
     with exploring():
         found = _minimise(program, kind, schedule.actions, settings)
@@ -374,7 +377,7 @@ def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
 
 def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, Schedule, Trace]:
     name, actions, open_ended, level = parse_token(token)
-    settings = Settings(cancel=_cancels(actions), level=level)
+    settings = Settings(cancel=cancel_for(actions), level=level)
     with exploring():
         return name, *_run_again(program, actions, settings, open_ended=open_ended)
 
@@ -406,7 +409,7 @@ class _Tally:
             self.pruned += 1
             return
         self.complete += 1
-        self.cancellations += _cancels(schedule.actions)
+        self.cancellations += cancels(schedule.actions)
         if schedule.verdict is None:
             self._count_outcome(schedule)
         else:
@@ -570,10 +573,6 @@ def _kind_of(schedule: Schedule) -> Kind:
     if schedule.verdict is None:
         return "passes", without_addresses(repr(schedule.result))
     return schedule.verdict, _summary(schedule)
-
-
-def _cancels(actions: Sequence[int]) -> bool:
-    return any(action < TIME for action in actions)
 
 
 def _length(actions: Sequence[int]) -> tuple[int, int]:

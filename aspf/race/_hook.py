@@ -36,6 +36,9 @@ class Hook(Protocol):
     def name_of(self, task: trio.lowlevel.Task) -> str:
         """Say what diagrams call a task."""
 
+    def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
+        """Take note that the running task has marked a scope, on the line *where*."""
+
 
 class Recorder(Protocol):
     """Keeps what happened, for a diagram."""

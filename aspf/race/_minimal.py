@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from aspf.race._engine import TIME
+from aspf.race._actions import TIME, is_cancellation, scope_of, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,12 +101,17 @@ def minimal_of(found: Found, tasks: Mapping[int, str]) -> Minimal:
 def _in_words(choice: Choice, tasks: Mapping[int, str]) -> str:
     if choice.after == TIME:
         when = f"after jump {choice.nth} of the clock"
-    elif choice.after < TIME:
-        when = f"after the cancellation of {tasks[~choice.after]}"
+    elif is_cancellation(choice.after):
+        when = f"after the cancellation of {_whom(choice.after, tasks)}"
     else:
         when = f"after step {choice.nth} of {tasks[choice.after]}"
-    if choice.taken < TIME:
-        return f"{tasks[~choice.taken]} is cancelled {when}"
+    if is_cancellation(choice.taken):
+        return f"{_whom(choice.taken, tasks)} is cancelled {when}"
     if choice.preempts:
         return f"{tasks[choice.taken]} interrupts, {when}"
     return f"{tasks[choice.taken]} runs before {tasks[choice.usual]}, {when}"
+
+
+def _whom(action: int, tasks: Mapping[int, str]) -> str:
+    name, scope = tasks[task_of(action)], scope_of(action)
+    return f"marked scope {scope} of {name}" if scope else name

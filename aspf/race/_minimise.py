@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from aspf.race._engine import TIME
+from aspf.race._actions import TIME, task_of
 from aspf.race._search import _conflict
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class _Minimiser:
 
 
 def _usual(last: int, actions: Sequence[int]) -> int:
-    task = last if last >= TIME else ~last
+    task = last if last == TIME else task_of(last)
     return task if task in actions else actions[0]
 
 
@@ -320,4 +320,4 @@ def _task(action: int) -> int:
     """Whose lane an action is in; time has one of its own, behind all others."""
     if action == TIME:
         return 1 << 30
-    return action if action >= 0 else ~action
+    return task_of(action)

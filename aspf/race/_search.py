@@ -27,8 +27,9 @@ That stands or falls with knowing what an action touches.
   with everything that task does. Hence an exception that leaves a task, and so cancels its
   siblings, conflicts with the siblings' steps.
 - *The clock* only jumps when no step is possible; every step, or cancellation, prevents it. So it
-  conflicts with everything. *Cancellations* exclude each other (there is one in a run), and
-  conflict with the steps of their own task.
+  conflicts with everything. *Cancellations* exclude each other (there is one in a run). They touch
+  all tasks in the cancelled scope, asleep, runnable or shielded. Whoever starts or wakes a task
+  may change who that is: so they conflict with every step that touches another task.
 - *A step that announced no access* (a task's start, a return from sleep) is local code, provided
   that the tasks share nothing but cells. That is what ``shared="cells"`` promises. Without the
   promise a step, whether it announced an access or not, may touch any variable in its local part:
@@ -45,8 +46,9 @@ import random
 from typing import TYPE_CHECKING, Protocol, final
 
 from aspf._errors import NotDeterministic, ReplayDiverged
+from aspf.race._actions import TIME, is_cancellation, scope_of, task_of
 from aspf.race._causality import Causality, Step, open_all
-from aspf.race._engine import NOTHING, TIME, Footprint
+from aspf.race._engine import NOTHING, Footprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,32 +80,36 @@ class Random:
     """Choose uniformly among the tasks that can run.
 
     All chance comes from ``random.random()``, which is the same on every Python for one seed.
-    With cancellations, the moment of the one cancellation is drawn first, uniformly from the
-    length of the longest schedule so far.
+    The moment of the one cancellation is drawn first: a number, uniformly from as many as there
+    were moments in any schedule so far at which something could have been cancelled, and some
+    more, so that a part of the schedules has none.
     """
 
     exhausted = False
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed).random  # noqa: S311
-        self._longest = 16
-        self._cancel_at = 0
+        self._offers = 16
+        self._offered = self._cancel_at = 0
 
     def begin(self) -> bool:
         """Draw when to cancel."""
-        self._cancel_at = self._below(self._longest)
+        self._offered = 0
+        self._cancel_at = self._below(self._offers + self._offers // 4 + 1)
         return True
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Draw an action."""
         if len(actions) == 1:
             return actions[0]
-        now = len(schedule.actions)
-        self._longest = max(self._longest, now + 1)
+        del schedule
         # The steps come first, then the cancellations.
-        steps = next((i for i, a in enumerate(actions) if a < TIME), len(actions))
-        if now >= self._cancel_at and steps < len(actions):
-            return actions[steps + self._below(len(actions) - steps)]
+        steps = next((i for i, a in enumerate(actions) if is_cancellation(a)), len(actions))
+        if steps < len(actions):
+            self._offered += 1
+            self._offers = max(self._offers, self._offered)
+            if self._offered > self._cancel_at:
+                return actions[steps + self._below(len(actions) - steps)]
         return actions[self._below(steps)]
 
     def finish(self, schedule: Schedule) -> None:
@@ -166,7 +172,12 @@ class Exhaustive:
             chosen = next((action for action in actions if action not in asleep), None)
             if chosen is None:
                 return None
-            opened = {chosen} if self._reduce and not schedule.may_cancel else None
+            opened: set[int] | None = {chosen}
+            if not self._reduce:
+                opened = None
+            elif schedule.expects_cancellation:
+                opened = None
+                open_all(self._path)
             step = Step(actions, asleep, chosen, opened)
             self._path.append(step)
         self._depth = depth + 1
@@ -208,13 +219,14 @@ class Exhaustive:
 
 def _conflict(a: int, touched_by_a: Footprint, b: int, touched_by_b: Footprint) -> bool:
     """Tell whether the order of two actions matters; see the head of this file."""
-    task_a, task_b = (a if a >= 0 else ~a), (b if b >= 0 else ~b)
+    task_a, task_b = task_of(a), task_of(b)
     return (
         task_a == task_b
         or TIME in (a, b)
-        or (a < 0 and b < 0)
         or task_b in touched_by_a.touched
         or task_a in touched_by_b.touched
+        or (is_cancellation(a) and (is_cancellation(b) or bool(touched_by_b.touched)))
+        or (is_cancellation(b) and bool(touched_by_a.touched))
         or touched_by_a.conflicts(touched_by_b)
     )
 
@@ -236,10 +248,17 @@ def describe(action: int, schedule: Schedule) -> str:
     """Say what an action is, in words."""
     if action == TIME:
         return "time passes"
-    number = action if action >= 0 else ~action
+    number = task_of(action)
     known = number < len(schedule.strands)
     name = f"task {number}" + (f" ({schedule.strands[number].name})" if known else "")
-    return name if action >= 0 else f"cancel {name}"
+    if action >= 0:
+        return name
+    scope = scope_of(action)
+    if not scope:
+        return f"cancel {name}"
+    marks = schedule.strands[number].marks if known else []
+    where = "".join(mark.where for mark in marks[scope : scope + 1] if mark is not None)
+    return f"cancel marked scope {scope} of {name}" + (f", {where}" if where else "")
 
 
 @final

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
-__all__ = ("LEVELS", "Settings")
+from aspf.race._actions import is_cancellation, scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ("LEVELS", "Cancel", "Settings", "cancel_for")
 
 # Where a schedule may switch tasks, from few places to many.
 LEVELS: Final = ("free", "contract")
+Cancel: TypeAlias = Literal["marked", "each", "never"]
 
 
 @final
@@ -17,15 +23,16 @@ class Settings:
     """How a program is run. A token repeats its schedule only under the same settings.
 
     Attributes:
-        cancel: Whether one task may be cancelled, any but the main one.
+        cancel: What may be cancelled, once in a run: the scopes that the program marks, or every
+            task but the main one as well, or nothing.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
         level: Where tasks may be switched: one of `LEVELS`.
 
     Raises:
-        ValueError: There is no such level.
+        ValueError: There is no such level, or no such value of *cancel*.
     """
 
-    cancel: bool = False
+    cancel: Cancel = "marked"
     max_steps: int = 10_000
     level: str = "free"
 
@@ -33,3 +40,21 @@ class Settings:
         if self.level not in LEVELS:
             names = " or ".join(repr(level) for level in LEVELS)
             raise ValueError(f"level={self.level!r}: expected {names}")
+        if self.cancel not in ("marked", "each", "never"):
+            raise ValueError(
+                f"cancel={self.cancel!r}: expected 'marked', 'each' or 'never'{_hint(self.cancel)}"
+            )
+
+
+def _hint(cancel: object) -> str:
+    if not isinstance(cancel, bool):
+        return ""
+    if cancel:
+        return "; 'each' cancels every task at every checkpoint"
+    return "; 'marked' cancels nothing but what the program marks with may_cancel()"
+
+
+def cancel_for(actions: Iterable[int]) -> Cancel:
+    """Say under which ``cancel=`` a schedule can be repeated."""
+    cancelling = [action for action in actions if is_cancellation(action)]
+    return "each" if any(not scope_of(action) for action in cancelling) else "marked"

@@ -51,4 +51,4 @@ async def program(make: type[UndoesTooMuch]) -> None:
 
 if __name__ == "__main__":
     for make in (UndoesTooMuch, UndoesWhatItDid):
-        print(explore(partial(program, make), name=make.__name__, cancel=True))
+        print(explore(partial(program, make), name=make.__name__, cancel="each"))

@@ -54,4 +54,4 @@ async def program(make: type[Orphans]) -> None:
 
 if __name__ == "__main__":
     for make in (Orphans, LeavesNoGap):
-        print(explore(partial(program, make), name=make.__name__, cancel=True))
+        print(explore(partial(program, make), name=make.__name__, cancel="each"))

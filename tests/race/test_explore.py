@@ -62,7 +62,7 @@ async def timeouts() -> None:
         (twostage, {"search": "random", "seed": 3}),
         (use_after_free, {"shared": "cells"}),
         (lost_notification, {}),
-        (lost_notification, {"cancel": True, "stop_on_failure": False, "name": "two kinds"}),
+        (lost_notification, {"cancel": "each", "stop_on_failure": False, "name": "two kinds"}),
         (timeouts, {"shared": "cells"}),
     ],
 )

@@ -22,7 +22,8 @@ from aspf.race import (
     explore,
     replay,
 )
-from aspf.race._engine import NOTHING, TIME, Footprint
+from aspf.race._actions import TIME
+from aspf.race._engine import NOTHING, Footprint
 from aspf.race._minimal import minimal_of
 from aspf.race._minimise import Choice, Departure, Follow, Found, minimise, normal_form
 from aspf.race._search import _conflict
@@ -169,7 +170,7 @@ def test_very_long_schedules_are_left_in_their_order(monkeypatch: pytest.MonkeyP
         (lost_update(3), {"search": "random", "seed": 1, "stop_on_failure": False}),
         (deadlock01, {"shared": "cells"}),
         (account, {"shared": "cells"}),
-        (baton_lock(forgets_the_dead=False), {"cancel": True}),
+        (baton_lock(forgets_the_dead=False), {"cancel": "each"}),
     ],
 )
 def test_report(program: Callable[[], Awaitable[object]], options: dict[str, Any]) -> None:
@@ -279,7 +280,7 @@ def test_a_cancellation_that_comes_to_nothing() -> None:
     chooser = planning.Along([0, 1, ~1])
     with exploring.exploring():
         schedule = exploring.Schedule(
-            program, chooser, exploring.Settings(cancel=True, max_steps=50)
+            program, chooser, exploring.Settings(cancel="each", max_steps=50)
         )
         schedule.run()
     assert exploring._kind_of(schedule) == ("pruned", "the cancellation is delivered elsewhere")

@@ -17,7 +17,7 @@ from race._programs import (
     twostage,
 )
 
-from aspf.race import Cell, Lifetime, explore
+from aspf.race import Cell, Lifetime, explore, may_cancel
 from aspf.race._causality import open_all
 from aspf.race._engine import Footprint, Schedule
 from aspf.race._runner import exploring
@@ -26,6 +26,8 @@ from aspf.race._settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from aspf.race._settings import Cancel
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,7 @@ def test_time_is_a_barrier() -> None:
 
 Op = tuple[str, int, int]
 OPS = ("get", "set", "add", "wait", "when", "free", "yield", "sleep", "raise", "branch", "nest")
+CANCELLED = (*OPS, "mark", "mark", "mark all", "shield", "shield")
 
 
 def make(plans: list[list[Op]]) -> Callable[[], Awaitable[object]]:
@@ -124,6 +127,19 @@ def make(plans: list[list[Op]]) -> Callable[[], Awaitable[object]]:
             elif kind == "branch":
                 if await cell.get() == n:
                     await other.set(7)
+            elif kind == "mark":
+                with may_cancel() as scope:
+                    await cell.set(n)
+                    await other.get()
+                log.append(-int(scope.cancelled_caught))
+            elif kind == "shield":
+                with trio.CancelScope(shield=True):
+                    log.append(await cell.get())
+                await trio.lowlevel.checkpoint_if_cancelled()
+                log.append(await other.update(lambda value: value + 2))
+            elif kind == "mark all":
+                with may_cancel():
+                    await act("nest", cell, other, n, log)
             else:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(cell.update, lambda value: value + 1)
@@ -149,7 +165,7 @@ class Seen:
 
 
 def enumerate_all(
-    program: Callable[[], Awaitable[object]], mode: str, *, cancel: bool, limit: int
+    program: Callable[[], Awaitable[object]], mode: str, *, cancel: Cancel, limit: int
 ) -> Seen | None:
     """Explore by hand; ``None`` if there are too many schedules."""
     seen, search = Seen(), Exhaustive(reduce=mode != "all")
@@ -171,11 +187,9 @@ def enumerate_all(
 
 
 @st.composite
-def plans(draw: Any, *, tasks: int, ops: int) -> list[list[Op]]:
+def plans(draw: Any, *, tasks: int, ops: int, of: tuple[str, ...] = OPS) -> list[list[Op]]:
     """A few operations for each of two or three tasks; seldom two exotic kinds in one program."""
-    kinds = st.sampled_from(
-        ["get", "set", "add", *draw(st.lists(st.sampled_from(OPS), max_size=2))]
-    )
+    kinds = st.sampled_from(["get", "set", "add", *draw(st.lists(st.sampled_from(of), max_size=2))])
     op = st.tuples(kinds, st.integers(0, 2), st.integers(0, 2))
     return draw(st.lists(st.lists(op, min_size=1, max_size=ops), min_size=2, max_size=tasks))
 
@@ -188,17 +202,24 @@ def test_reduction_loses_nothing(drawn: list[list[Op]]) -> None:
     And the two reductions must agree on the number of traces: with sleep sets alone it is right
     by theory, so that whatever keeps branches shut on top of that has lost one if it has fewer.
     """
-    compare(drawn, cancel=False)
+    compare(drawn, cancel="never")
 
 
 @settings(max_examples=60)
-@given(plans(tasks=2, ops=2))
+@given(plans(tasks=2, ops=2, of=CANCELLED))
 def test_reduction_loses_nothing_with_cancellations(drawn: list[list[Op]]) -> None:
     """The same, with one task cancelled at each of its checkpoints in turn."""
-    compare(drawn, cancel=True)
+    compare(drawn, cancel="each")
 
 
-def compare(drawn: list[list[Op]], *, cancel: bool) -> None:
+@settings(max_examples=60)
+@given(plans(tasks=3, ops=2, of=CANCELLED[-5:]))
+def test_reduction_loses_nothing_with_marked_scopes(drawn: list[list[Op]]) -> None:
+    """The same, with scopes that the tasks mark, with tasks and shields inside them."""
+    compare(drawn, cancel="marked")
+
+
+def compare(drawn: list[list[Op]], *, cancel: Cancel) -> None:
     program = make(drawn)
     everything = enumerate_all(program, "all", cancel=cancel, limit=700)
     if everything is None:
@@ -326,6 +347,6 @@ def test_random_cancels_at_every_length() -> None:
             nursery.start_soon(count)
         return done
 
-    found = explore(program, search="random", cancel=True, schedules=200)
+    found = explore(program, search="random", cancel="each", schedules=200)
     assert set(found.outcomes) == set("0123456")
     assert 0 < found.cancellations < found.schedules == 200

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from race.test_search import Op
 
     from aspf.race._search import Search
+    from aspf.race._settings import Cancel
 
     Program = Callable[[], Awaitable[object]]
 
@@ -40,7 +41,7 @@ DRAWN = ("random", "pct", "pct:1", "pos", "urw", "swarm", "starve", "portfolio")
 
 
 def schedules(
-    program: Program, search: Search, *, limit: int = 10_000, cancel: bool = False
+    program: Program, search: Search, *, limit: int = 10_000, cancel: Cancel = "never"
 ) -> Iterator[Schedule]:
     """Run one schedule after the other."""
     with exploring():
@@ -85,7 +86,7 @@ def test_each_finds_a_bug_and_its_token_replays(search: str, shared: Any) -> Non
 @pytest.mark.parametrize("search", [*NAMES, "pct:2"])
 def test_each_survives_what_programs_do(search: str) -> None:
     """Time, cancellations, freed memory and nested tasks come in every exploration."""
-    found = explore(use_after_free, search=search, shared="cells", cancel=True, schedules=400)
+    found = explore(use_after_free, search=search, shared="cells", cancel="each", schedules=400)
     assert found.failures
 
     async def program() -> int:
@@ -101,7 +102,7 @@ def test_each_survives_what_programs_do(search: str) -> None:
             nursery.start_soon(nap, 1)
         return 0
 
-    found = explore(program, search=search, shared="cells", cancel=True, schedules=60)
+    found = explore(program, search=search, shared="cells", cancel="each", schedules=60)
     assert not found.failures
     assert found.cancellations
     assert found.pruned or search == "preemption"  # a cancellation that met the shield
@@ -260,9 +261,9 @@ def preemptions(actions: list[int], schedule_of: dict[int, list[int]]) -> int:
 
 @pytest.mark.parametrize("search", ["preemption", "delay"])
 @pytest.mark.parametrize("program", [lost_update(2), deadlock01, twostage, stringbuffer])
-@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize("cancel", ["never", "each"])
 def test_bounded_search_takes_every_schedule_once(
-    search: str, program: Program, cancel: bool
+    search: str, program: Program, cancel: Cancel
 ) -> None:
     """One left out is a bug that is said not to be there; one taken twice is time lost."""
 
@@ -433,9 +434,9 @@ def test_traces_are_told_apart(program: Program, traces: int) -> None:
 def test_traces_of_random_programs(drawn: list[list[Op]]) -> None:
     """As many numbers among all schedules as an exhaustive search runs schedules."""
     program = make(drawn)
-    if enumerate_all(program, "all", cancel=False, limit=200) is None:
+    if enumerate_all(program, "all", cancel="never", limit=200) is None:
         return
-    reduced = enumerate_all(program, "both", cancel=False, limit=200)
+    reduced = enumerate_all(program, "both", cancel="never", limit=200)
     assert reduced is not None
     assert count_traces(program) == reduced.complete
 
@@ -478,7 +479,7 @@ def test_what_the_theorem_is_not_about() -> None:
             done = True
 
     polled = explore(poll, search="pct", schedules=40).coverage
-    cancelled = explore(steps(2, 2), search="pct", schedules=40, cancel=True).coverage
+    cancelled = explore(steps(2, 2), search="pct", schedules=40, cancel="each").coverage
     plain = explore(steps(2, 2), search="pct", schedules=40).coverage
     assert polled is not None
     assert cancelled is not None

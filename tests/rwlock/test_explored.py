@@ -89,7 +89,9 @@ def explored(
 ) -> Exploration:
     """Explore `meet` to its end, or to its first failure."""
     return explore(
-        partial(meet, make, who=who, downgrade=downgrade), cancel=cancel, schedules=200_000
+        partial(meet, make, who=who, downgrade=downgrade),
+        cancel="each" if cancel else "never",
+        schedules=200_000,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from aspf.race._engine import TIME
+from aspf.race._actions import cancels, is_cancellation
 from aspf.race._search import Exhaustive, Random
 from aspf.race._strategies._bounded import Bounded
 from aspf.race._strategies._coverage import Coverage, Traces
@@ -114,12 +114,13 @@ class Observed:
     def pick(self, actions: list[int], schedule: Schedule) -> int | None:
         """Look at what has happened, and let the search choose."""
         self._profile.look(schedule)
+        self._profile.offers_so_far += is_cancellation(actions[-1])
         if self._is_drawn:
             self._traces.look_back(schedule)
         action = self._search.pick(actions, schedule)
         if action is not None:
             steps = len(actions)
-            while steps and actions[steps - 1] < TIME:
+            while steps and is_cancellation(actions[steps - 1]):
                 steps -= 1
             self._profile.took(action, steps=steps)
         return action
@@ -140,8 +141,8 @@ class Observed:
             isinstance(member, PCT)
             and member.holds
             and member.choices >= self._profile.choices_so_far
-            and not schedule.may_cancel
-            and min(schedule.actions) >= TIME
+            and not schedule.expects_cancellation
+            and not cancels(schedule.actions)
         ):
             self._pct_runs[member.depth] = self._pct_runs.get(member.depth, 0) + 1
 

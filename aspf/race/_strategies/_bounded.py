@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from aspf.race._engine import TIME
+from aspf.race._actions import is_cancellation
 from aspf.race._search import _misbehaved
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Bounded:
             self._open.setdefault(self._cost(node, way), []).append((node, way))
 
     def _order(self, actions: list[int]) -> Ways:
-        steps = [action for action in actions if action >= TIME]
+        steps = [action for action in actions if not is_cancellation(action)]
         cancellations = actions[len(steps) :]
         # Round and round: what goes on comes first if it can, then who was created later.
         steps.sort(key=lambda action: (action < self._current, action))
@@ -152,7 +152,7 @@ class Bounded:
 
     def _cost(self, node: _Node, way: int) -> int:
         """What a schedule has cost that takes this way, which never is less than the way before."""
-        deviation = way - sum(action < TIME for action in node.actions)
+        deviation = way - sum(map(is_cancellation, node.actions))
         if way == 0 or deviation <= 0:
             return node.spent
         return node.spent + (deviation if self._delays else node.price)

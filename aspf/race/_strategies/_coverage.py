@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from aspf.race._engine import TIME
+from aspf.race._actions import TIME, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +166,7 @@ class Traces:
         return sum(count == 1 for count in self.counts.values())
 
     def _enter(self, action: int, schedule: Schedule) -> None:
-        task = action if action >= 0 else ~action
+        task = task_of(action)
         footprint = schedule.footprint()
         before = self._last.get(task, self._barrier), self._after.get(task, 0)
         step = hash((action, before, self._access(footprint)))

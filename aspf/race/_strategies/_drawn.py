@@ -1,8 +1,9 @@
 """What the strategies that draw their schedules share.
 
-All chance comes from ``random.random()``, which is the same on every Python for one seed. With
-cancellations, the moment of the one cancellation is drawn first, uniformly from the length of the
-longest schedule so far.
+All chance comes from ``random.random()``, which is the same on every Python for one seed. The
+moment of the one cancellation is drawn first: a number, uniformly from as many as there were
+moments in any schedule so far at which something could have been cancelled, and some more, so
+that a part of the schedules has none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from aspf.race._engine import TIME
+from aspf.race._actions import is_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,16 +40,17 @@ class Drawn(ABC):
 
     def begin(self) -> bool:
         """Draw when to cancel, and whatever else holds for a whole run."""
-        self._cancel_at = self._below(self._profile.longest)
+        offers = self._profile.offers
+        self._cancel_at = self._below(offers + offers // 4 + 1)
         self._start()
         return True
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Cancel somebody if it is time to; else let the strategy choose a step."""
-        if actions[-1] >= TIME:
+        if not is_cancellation(actions[-1]):
             return self._choose(actions, schedule)
-        steps = [action for action in actions if action >= TIME]
-        if len(schedule.actions) >= self._cancel_at:
+        steps = [action for action in actions if not is_cancellation(action)]
+        if self._profile.offers_so_far > self._cancel_at:
             return actions[len(steps) + self._below(len(actions) - len(steps))]
         return self._choose(steps, schedule)
 

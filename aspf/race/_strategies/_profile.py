@@ -28,8 +28,11 @@ class Profile:
         self.choices = 1
         #: The most steps in a run, and what is supposed before there was any.
         self.longest = 16
-        #: Choices in the run that is going on.
+        #: The most moments in a run at which something could have been cancelled; likewise.
+        self.offers = 16
+        #: Choices, and such moments, in the run that is going on.
         self.choices_so_far = 0
+        self.offers_so_far = 0
         #: By task number, the steps that are to be expected of it and of the children that it has
         #: yet to start; below zero if it does more than ever before.
         self.remaining: list[int] = []
@@ -42,7 +45,7 @@ class Profile:
 
     def begin(self) -> None:
         """A run begins."""
-        self.choices_so_far = 0
+        self.choices_so_far = self.offers_so_far = 0
         for of_run in (self.remaining, self._places, self._parents, self._children, self._steps):
             of_run.clear()
 
@@ -81,4 +84,5 @@ class Profile:
                 totals[self._parents[number]] += totals[number]
         self.tasks = max(self.tasks, len(totals))
         self.choices = max(self.choices, self.choices_so_far)
+        self.offers = max(self.offers, self.offers_so_far)
         self.longest = max(self.longest, len(schedule.actions))
