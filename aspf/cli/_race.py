@@ -1,115 +1,265 @@
-"""``aspf race`` and ``aspf replay``: the mail's race found, drawn, and repeated."""
+"""``aspf race`` and ``aspf replay``: find a race in a program, and repeat a schedule of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import inspect
+import math
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from aspf.lab import format_table, lost_wakeup, program_named, survey
-from aspf.race import ReplayDiverged, parse_token, record, replay as replay_schedule
+from aspf.lab import program_named
+from aspf.race import (
+    ExplorationInterrupted,
+    NotDeterministic,
+    ReplayDiverged,
+    TeardownStuck,
+    explore,
+    parse_token,
+    record,
+    replay as replay_schedule,
+)
+
+from ._files import FILE, Refused, write_file, write_files
+from ._lost_wakeup import report_lost_wakeup
+from ._programs import LOST_WAKEUP, catalogue, find_program
+from ._watch import watch
 
 if TYPE_CHECKING:
-    from aspf.race import Recording
+    from collections.abc import Awaitable, Callable, Set as AbstractSet
+    from pathlib import Path
+
+    from aspf.race import Exploration
+
+    Program = Callable[[], Awaitable[object]]
 
 __all__ = ("race", "replay")
 
-INTRODUCTION = """\
-rfc2009, the protocol of the mail: a page fault finds its VMA without the lock and counts itself
-in; whoever unmaps takes the VMA out of the tree, takes its own count off, and waits for zero.
-One task faults (CPU 0), one unmaps (CPU 1); every order of their accesses to memory is explored.
-"""
-VERDICT = """\
-The count went 2, 1, 0, and the wake-up is for 1: CPU 1 sleeps for ever.
-Repeat it: aspf replay {token}
-"""
-TABLE = """
-Every protocol against munmap of the whole VMA, and of its tail, in every order of the accesses.
-The columns on the right say in how many schedules what went wrong.
-"""
-LEGEND = """
-schedules: two that differ only in the order of accesses to different memory count once.
-exhausted: none is left, so a row without failures has none, for these tasks.
+DEFAULTS: Final = {
+    name: parameter.default for name, parameter in inspect.signature(explore).parameters.items()
+}
+# The exit codes. Click's own for a wrong command line is 2.
+HOLDS: Final = 0
+FAILED: Final = 1
+UNKNOWN: Final = 3
+_OF_LOST_WAKEUP: Final = {"program", "faults", "html"}
+_OF_A_SEARCH: Final = {"search", "schedules", "seconds", "seed", "level", "shared", "keep_going"}
+LIST: Final = """
+Names with a dot are programs of aspf.lab, a page fault beside a munmap under one protocol each;
+they take all options that your own programs take. Twelve common patterns of such bugs, each with
+its repair, are not installed; they are in examples/races of the source.
 """
 
-_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
-_html = click.option(
-    "--html", type=_FILE, metavar="FILE", help="Write the schedule as a page to step through."
+
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted and not context.resilient_parsing:
+        rows = list(catalogue())
+        width = max(len(name) for name, _ in rows)
+        for name, about in rows:
+            click.echo(f"{name:<{width}}  {about}")
+        click.echo(LIST, nl=False)
+        context.exit()
+
+
+@click.command()
+@click.argument("program")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list,
+    help="Show the programs that aspf ships, and exit.",
 )
-
-
-@click.group()
-def race() -> None:
-    """Find races by running a program in every order."""
-
-
-@race.command("lost-wakeup")
+@click.option(
+    "--strategy",
+    "search",
+    metavar="NAME",
+    default=DEFAULTS["search"],
+    show_default=True,
+    help="In which order schedules are taken: exhaustive, preemption, delay, random, pct (pct:2), "
+    "pos, urw, swarm, starve or portfolio.",
+)
+@click.option(
+    "--schedules",
+    default=DEFAULTS["schedules"],
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many runs at most.",
+)
+@click.option(
+    "--seconds",
+    default=math.inf,
+    type=click.FloatRange(0, min_open=True),
+    help="For how long at most; whichever limit comes first.",
+)
+@click.option("--seed", default=0, show_default=True, help="For a strategy that draws.")
+@click.option(
+    "--level",
+    metavar="NAME",
+    default=DEFAULTS["level"],
+    show_default=True,
+    help="Where tasks may be switched.",
+)
+@click.option(
+    "--shared",
+    type=click.Choice(["anything", "cells"]),
+    help="cells: a promise that the tasks share nothing but cells of aspf.race; schedules that "
+    "only repeat others are left out.  [default: anything; cells for those of --list]",
+)
+@click.option("--keep-going", is_flag=True, help="Go on after a failure; show one of each kind.")
+@click.option(
+    "--minimise/--no-minimise",
+    default=True,
+    show_default=True,
+    help="Look for the fewest context switches that fail so.",
+)
+@click.option("--replay", "token", metavar="TOKEN", help="Repeat one schedule instead.")
+@click.option(
+    "--html", type=FILE, metavar="FILE", help="Write the first failure as a page to step through."
+)
+@click.option(
+    "--json", type=FILE, metavar="FILE", help="Write all that was found for a program to read."
+)
+@click.option(
+    "--perfetto", type=FILE, metavar="FILE", help="Write the first failure for ui.perfetto.dev."
+)
 @click.option(
     "--faults",
-    default=1,
-    show_default=True,
     type=click.IntRange(1, 4),
-    help="Tasks that fault, for the table; two take minutes.",
+    help="Of lost-wakeup: tasks that fault, for its table; two take minutes.  [default: 1]",
 )
-@_html
-def lost_wakeup_command(*, faults: int, html: Path | None) -> None:
-    """Find the lost wake-up of the mail, and try each repair of it."""
-    click.echo(INTRODUCTION)
-    exploration, failure = lost_wakeup()
-    click.echo(exploration.headline())
-    click.echo(f"\nlost wake-up in schedule {failure.schedule}:\n")
-    click.echo(failure.diagram)
-    click.echo(VERDICT.format(token=failure.token))
-    _write(failure.recording, html=html)
-    click.echo(TABLE)
-    click.echo(format_table(survey(faults=faults)), nl=False)
-    click.echo(LEGEND, nl=False)
+@click.pass_context
+def race(
+    context: click.Context,
+    /,
+    *,
+    program: str,
+    shared: str | None,
+    keep_going: bool,
+    token: str | None,
+    html: Path | None,
+    json: Path | None,
+    perfetto: Path | None,
+    faults: int | None,
+    **options: Any,
+) -> None:
+    """Find a race by running PROGRAM in every order.
+
+    PROGRAM is an async function without parameters that starts the tasks and asserts: as
+    MODULE:FUNCTION, FILE.py:FUNCTION, or one of --list.
+
+    \b
+    Exit codes:
+    0  holds: every schedule was run, none fails
+    1  failed
+    2  it could not be run: a wrong command line, real I/O or threads
+    3  unknown: no failure so far, and schedules are left
+    """  # noqa: D301 - click looks for the backspace itself
+    if program == LOST_WAKEUP:
+        _refuse(
+            context,
+            {parameter.name or "" for parameter in context.command.params} - _OF_LOST_WAKEUP,
+            f"{LOST_WAKEUP} is a report of its own; for {{}} explore its program, rfc2009.whole",
+        )
+        report_lost_wakeup(faults or 1, html)
+        return
+    if faults is not None:
+        raise click.UsageError(f"--faults is an option of {LOST_WAKEUP}")
+    found, only_cells = find_program(program)
+    command = f"aspf race {shlex.quote(program)}"
+    if token is not None:
+        _refuse(context, _OF_A_SEARCH, "--replay repeats one schedule, and has no use for {}")
+        minimise = options["minimise"] and _is_given(context, "minimise")
+        files = {"html": html, "json": json, "perfetto": perfetto}
+        _replay(found, token, f"{command} --replay", minimise=minimise, **files)
+        return
+    options["shared"] = shared or ("cells" if only_cells else "anything")
+    exploration = _explore(found, stop_on_failure=not keep_going, **options)
+    if json is not None:
+        write_file(json, exploration.as_json())
+    if exploration.failures:
+        write_files(exploration.failures[0].recording, html=html, perfetto=perfetto)
+    click.echo(_report(exploration, command), nl=False)
+    for path in (html, perfetto):
+        if path is not None and not exploration.failures:
+            click.echo(f"{path} was not written: there is no failure to show")
+    if exploration.failures:
+        raise SystemExit(FAILED)
+    raise SystemExit(HOLDS if exploration.exhausted else UNKNOWN)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _refuse(context: click.Context, names: AbstractSet[str], why: str) -> None:
+    """Refuse options that would be ignored."""
+    for parameter in context.command.params:
+        if parameter.name in names and _is_given(context, parameter.name):
+            raise click.UsageError(why.format(parameter.opts[0]))
+
+
+def _explore(program: Program, **options: Any) -> Exploration:
+    name = getattr(program, "__name__", type(program).__name__)
+    try:
+        with watch(name) as progress:
+            return explore(program, progress=progress, **options)
+    except ExplorationInterrupted as interrupted:
+        return interrupted.exploration  # type: ignore[no-any-return]
+    except (NotDeterministic, TeardownStuck) as error:
+        raise Refused(str(error)) from error
+    except ValueError as error:
+        # The words of Python are those of the command, but for one.
+        raise click.UsageError(str(error).replace("search=", "--strategy ")) from error
+
+
+def _report(exploration: Exploration, command: str) -> str:
+    """Write the report so that its last line is the command that repeats the failure."""
+    failures = tuple(
+        replace(failure, token=f"{command} --replay {failure.token}")
+        for failure in exploration.failures
+    )
+    notes = "".join(f"note: {found.times(n)}\n" for found, n in exploration.findings.items())
+    return notes + str(replace(exploration, failures=failures, findings={}))
 
 
 @click.command()
 @click.argument("token")
 @click.option("--minimise", is_flag=True, help="Look for fewer context switches that fail so.")
-@_html
 @click.option(
-    "--json", type=_FILE, metavar="FILE", help="Write the schedule for a program to read."
+    "--html", type=FILE, metavar="FILE", help="Write the schedule as a page to step through."
 )
-@click.option("--perfetto", type=_FILE, metavar="FILE", help="Write it for ui.perfetto.dev.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write the schedule for a program to read.")
+@click.option("--perfetto", type=FILE, metavar="FILE", help="Write it for ui.perfetto.dev.")
 def replay(*, token: str, minimise: bool, **files: Path | None) -> None:
-    """Repeat the schedule of a TOKEN, as a failure has printed it."""
+    """Repeat the schedule of a TOKEN of the lab's programs.
+
+    A schedule of your own program is repeated by `aspf race PROGRAM --replay TOKEN`.
+    """
     try:
         program = program_named(parse_token(token).name)
+    except ValueError as error:
+        raise Refused(
+            f"{error}; for a program of yours: aspf race MODULE:FUNCTION --replay TOKEN"
+        ) from error
+    _replay(program, token, "aspf replay", minimise=minimise, **files)
+
+
+def _replay(
+    program: Program, token: str, command: str, *, minimise: bool, **files: Path | None
+) -> None:
+    try:
         failure = replay_schedule(program, token, minimise=minimise)
-        _write(record(program, token) if failure is None else failure.recording, **files)
-    except (ValueError, ReplayDiverged) as error:
-        raise click.ClickException(str(error)) from error
+        write_files(record(program, token) if failure is None else failure.recording, **files)
+    except (ValueError, ReplayDiverged, NotDeterministic, TeardownStuck) as error:
+        raise Refused(str(error)) from error
     if failure is None:
         click.echo("this schedule passes")
         return
     click.echo(failure.diagram, nl=False)
     if failure.minimal is not None:
-        click.echo(f"\n{failure.minimal}\nreplay: {failure.token}")
-    raise SystemExit(1)
-
-
-def _write(
-    recording: Recording,
-    *,
-    html: Path | None = None,
-    json: Path | None = None,
-    perfetto: Path | None = None,
-) -> None:
-    """Write the files that were asked for."""
-    if html is not None:
-        _write_file(html, recording.html())
-    if json is not None:
-        _write_file(json, recording.as_json())
-    if perfetto is not None:
-        _write_file(perfetto, recording.as_perfetto())
-
-
-def _write_file(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"can't write {path}: {error.strerror}") from error
+        click.echo(f"\n{failure.minimal}\nreplay: {command} {failure.token}")
+    raise SystemExit(FAILED)

@@ -12,9 +12,10 @@ happens to do it. Tasks switch only at awaits that really yield.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import operator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, final
 
 from aspf._errors import (
@@ -165,6 +166,35 @@ class Exploration:
         return (
             f"{self.program}: {found} ({self.search} search, {extent}{extra}; level: {self.level})"
         )
+
+    def as_json(self) -> str:
+        """Write all that was found for a program to read.
+
+        The object's ``format`` is ``"aspf.race.exploration"`` and its ``version`` 1. Within a
+        version keys are added, never changed or taken away. Outcomes are the ``repr`` of what was
+        returned; each failure has its recording, as `Recording.as_json` writes it.
+
+        Returns:
+            JSON text, ended by a newline.
+        """
+        counted = ("schedules", "pruned", "cancellations", "exhausted", "stopped_by")
+        document = {
+            "format": "aspf.race.exploration",
+            "version": 1,
+            "program": self.program,
+            "search": self.search,
+            "level": self.level,
+            **{name: getattr(self, name) for name in counted},
+            "outcomes": [{"outcome": text, **asdict(o)} for text, o in self.outcomes.items()],
+            "failures": [
+                {
+                    **{name: getattr(failure, name) for name in ("schedule", "count")},
+                    **json.loads(failure.as_json()),
+                }
+                for failure in self.failures
+            ],
+        }
+        return json.dumps(document, indent=1) + "\n"
 
 
 def explore(

@@ -1,25 +1,47 @@
-"""``aspf race`` and ``aspf replay``: what a stranger reads."""
+"""``aspf race`` and ``aspf replay``: what a stranger types, and reads."""
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from _golden import check_golden
+from cli import _bank
 from click.testing import CliRunner
+from rich.console import Console
 
 from aspf.cli._commands import aspf
+from aspf.cli._watch import watch
 from aspf.lab import program
-from aspf.race import explore
+from aspf.race import Progress, explore
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(aspf, arguments)
+    result = CliRunner().invoke(aspf, arguments, prog_name="aspf")
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result.exit_code, result.output
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to be in; what is imported there is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+# -- the mail's race --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +72,226 @@ def test_the_token_of_the_report_repeats_the_failure(report: str) -> None:
     assert output.strip() in report
 
 
+# -- any program ------------------------------------------------------------------------------
+
+
+def test_a_failure() -> None:
+    """Broken if the report, byte for byte, is not what was approved."""
+    code, output = run("race", "cli._bank:withdrawals", "--strategy", "exhaustive")
+    check_golden(GOLDEN / "race_failure.txt", output)
+    assert code == 1
+
+
+def test_the_last_line_repeats_the_failure() -> None:
+    """Broken if the line that a person pastes runs something else."""
+    last = run("race", "cli._bank:withdrawals", "--strategy", "exhaustive")[1].splitlines()[-1]
+    code, output = run(*shlex.split(last.removeprefix("replay: aspf ")))
+    assert code == 1
+    assert "balance 80" in output
+    again = shlex.split(last.removeprefix("replay: aspf "))
+    code, output = run(*again, "--minimise")
+    assert code == 1
+    assert output.splitlines()[-1] == last
+
+
+def test_what_holds() -> None:
+    """Broken if a proof ends in anything but 0."""
+    code, output = run("race", "cli._bank:repaired", "--strategy", "exhaustive")
+    check_golden(GOLDEN / "race_holds.txt", output)
+    assert code == 0
+
+
+def test_what_is_unknown() -> None:
+    """Broken if a script takes a search that was cut for a proof."""
+    code, output = run("race", "cli._bank:endless", "--schedules", "3", "--strategy", "random")
+    check_golden(GOLDEN / "race_unknown.txt", output)
+    assert code == 3
+
+
+def test_keep_going() -> None:
+    """Broken if it stops at the first failure all the same, or shows the same one twice."""
+    arguments = "race", "cli._bank:withdrawals", "--strategy", "exhaustive", "--no-minimise"
+    _, output = run(*arguments, "--keep-going")
+    assert output.count("replay: ") == 2
+    assert run(*arguments)[1].count("replay: ") == 1
+
+
+def test_options_reach_the_explorer() -> None:
+    """Broken if an option is taken and forgotten."""
+    name = "cli._bank:repaired"
+    _, output = run("race", name, "--shared", "cells", "--strategy", "exhaustive")
+    assert "in 2 schedules" in output
+    _, output = run("race", name, "--strategy", "pos", "--schedules", "5", "--level", "contract")
+    assert "in 5 schedules (pos search, not exhausted; level: contract)" in output
+    _, output = run("race", "cli._bank:endless", "--seconds", "0.0001")
+    assert "out of time" in output
+
+
+def test_programs_of_the_lab_promise_cells() -> None:
+    """Broken if the catalogue's programs take for ever, since nothing is known of them."""
+    code, output = run("race", "mmap_sem.whole", "--strategy", "exhaustive")
+    assert code == 0
+    assert "schedules (exhaustive search, exhausted" in output
+
+
+def test_the_files(tmp_path: Path) -> None:
+    """Broken if a file that was asked for is missing, or isn't what its name says."""
+    html, data, trace = (tmp_path / name for name in ("a.html", "a.json", "a.perfetto.json"))
+    files = "--html", str(html), "--json", str(data), "--perfetto", str(trace)
+    run("race", "cli._bank:withdrawals", *files)
+    assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
+    found = json.loads(data.read_text(encoding="utf-8"))
+    assert (found["format"], found["version"]) == ("aspf.race.exploration", 1)
+    assert found["failures"][0]["format"] == "aspf.race.recording"
+    assert json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+
+
+def test_no_failure_no_page(tmp_path: Path) -> None:
+    """Broken if somebody looks for a page that was never written, or finds an old one in doubt."""
+    html, data = tmp_path / "a.html", tmp_path / "a.json"
+    code, output = run("race", "cli._bank:repaired", "--html", str(html), "--json", str(data))
+    assert f"{html} was not written" in output
+    assert not html.exists()
+    assert json.loads(data.read_text(encoding="utf-8"))["outcomes"][0]["outcome"] == "70"
+    assert code == 0
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """Broken if that ends in a traceback, or in the code of a failure."""
+    nowhere = str(tmp_path / "none" / "a.html")
+    code, output = run("race", "cli._bank:withdrawals", "--html", nowhere)
+    assert code == 2
+    assert "can't write" in output
+
+
+def test_ctrl_c_reports_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken if an hour's search has nothing to say when it is interrupted."""
+
+    async def pressed() -> None:
+        signal.raise_signal(signal.SIGINT)
+        await _bank.endless()
+
+    monkeypatch.setattr(_bank, "endless_", pressed, raising=False)
+    code, output = run("race", "cli._bank:endless_")
+    assert "in 1 schedules" in output
+    assert "interrupted" in output
+    assert code == 3
+
+
+def test_the_list() -> None:
+    """Broken if the catalogue isn't what was approved, or a name in it can't be run."""
+    code, output = run("race", "--list")
+    check_golden(GOLDEN / "race_list.txt", output)
+    assert code == 0
+
+
+# -- naming a program -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "'nothing': expected MODULE:FUNCTION, FILE.py:FUNCTION, or a name that"),
+        ("rfc2009.whol", "Did you mean rfc2009.whole"),
+        (":", "':': expected MODULE:FUNCTION"),
+        ("cli._bank:", "expected MODULE:FUNCTION"),
+        ("nosuchmodule:f", "there is no module 'nosuchmodule': it is neither in "),
+        ("cli.nosuchmodule:f", "there is no module 'cli.nosuchmodule'"),
+        ("nosuchfile.py:f", "there is no file 'nosuchfile.py'"),
+        ("cli._bank:repared", "module 'cli._bank' has no 'repared'; its async functions: repaired"),
+        ("cli._bank:Callable_.nothing", "has no 'Callable_.nothing'"),
+        ("cli._bank:number", "cli._bank:number is no function, but of type int"),
+        ("cli._bank:Callable_", "cli._bank:Callable_ is a class"),
+        ("cli._bank:not_async", "cli._bank:not_async is not async; a program is an async function"),
+        ("cli._bank:generator", "cli._bank:generator is an async generator"),
+        ("cli._bank:needs", "cli._bank:needs has parameters (a, b); a program has none"),
+        ("errno:f", "it has no async function"),
+        ("cli._bank:talks", "called trio.to_thread.run_sync()"),
+    ],
+)
+def test_what_is_no_program(here: Path, name: str, said: str) -> None:
+    """Broken if a wrong name ends in a traceback, or doesn't say what to do."""
+    code, output = run("race", name)
+    assert code == 2
+    assert said in output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["cli._bank:instance", "mine:program", "mine.py:program"])
+def test_ways_to_name_one(here: Path, name: str) -> None:
+    """Broken if a program in the current directory isn't found, or one that is an object."""
+    text = "async def program() -> None: ..."
+    (here / "mine.py").write_text(text, encoding="utf-8")
+    assert run("race", name)[0] == 0
+
+
+def test_a_file_of_a_package(here: Path) -> None:
+    """Broken if a file that imports its neighbours can't be named by its path."""
+    package = here / "somewhere" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "neighbour.py").write_text("async def program() -> None: ...", encoding="utf-8")
+    (package / "mine.py").write_text("from .neighbour import program", encoding="utf-8")
+    assert run("race", "somewhere/package/mine.py:program")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nosuchmodule", "ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(here: Path, text: str, said: str) -> None:
+    """Broken if a broken module is called a missing one, or its error has no place."""
+    (here / "broken_.py").write_text(f"\n{text}\n", encoding="utf-8")
+    code, output = run("race", "broken_:program")
+    assert code == 2
+    assert f"importing 'broken_' failed: {said}" in output.replace("\n", " ")
+    assert "broken_.py:2" in output
+
+
+def test_a_module_that_is_no_python(here: Path) -> None:
+    """Broken if a syntax error is a traceback."""
+    (here / "broken_.py").write_text("def", encoding="utf-8")
+    assert "importing 'broken_' failed: SyntaxError" in run("race", "broken_.py:f")[1]
+
+
+def test_a_file_with_the_name_of_another_module(here: Path) -> None:
+    """Broken if another module's function is explored than that of the file which was named."""
+    (here / "json.py").write_text("async def program() -> None: ...", encoding="utf-8")
+    code, output = run("race", "json.py:program")
+    assert code == 2
+    assert "give the file another name" in output
+
+
+# -- wrong options ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lost-wakeup", "--seed", "3"], "for --seed explore its program, rfc2009.whole"),
+        (["cli._bank:repaired", "--faults", "2"], "--faults is an option of lost-wakeup"),
+        (["cli._bank:repaired", "--replay", "x", "--seed", "3"], "has no use for --seed"),
+        (["cli._bank:repaired", "--strategy", "dfs"], "--strategy 'dfs': expected one of"),
+        (["cli._bank:repaired", "--level", "dfs"], "level='dfs': expected"),
+        (["cli._bank:repaired", "--seconds", "0"], "'--seconds'"),
+        (["cli._bank:repaired", "--replay", "x"], "is no replay token"),
+        (["cli._bank:repaired", "--replay", "aspf1:x:0,1x200"], "step"),
+        ([], "Missing argument 'PROGRAM'"),
+    ],
+)
+def test_wrong_options(arguments: list[str], said: str) -> None:
+    """Broken if an option is silently ignored, or a wrong one is a traceback."""
+    code, output = run("race", *arguments)
+    assert code == 2
+    assert said in output.replace("\n", " ")
+
+
+# -- replay -----------------------------------------------------------------------------------
+
+
 def test_a_token_that_passes_says_so() -> None:
     """Broken if the replay of a good schedule looks like a failure."""
     (outcome, *_) = explore(
@@ -58,17 +300,49 @@ def test_a_token_that_passes_says_so() -> None:
     assert run("replay", outcome.token) == (0, "this schedule passes\n")
 
 
+def test_a_token_of_your_own_program_that_passes() -> None:
+    """Broken if a schedule that passes ends in anything but 0."""
+    (outcome,) = explore(_bank.repaired).outcomes.values()
+    code, output = run("race", "cli._bank:repaired", "--replay", outcome.token)
+    assert (code, output) == (0, "this schedule passes\n")
+
+
 @pytest.mark.parametrize(
     ("token", "said"),
     [
         ("nonsense", "is no replay token"),
         ("aspf1:unknown.whole:0,1", "the lab has no program"),
+        ("aspf1:mine:0,1", "for a program of yours: aspf race MODULE:FUNCTION --replay TOKEN"),
         ("aspf1:rfc2009.whole:0,1x200", "step"),
     ],
 )
 def test_a_bad_token_says_what_is_wrong(token: str, said: str) -> None:
-    """Broken if a typo in a token ends in a traceback."""
+    """Broken if a typo in a token ends in a traceback, or in the code of a failure."""
     code, output = run("replay", token)
-    assert code == 1
+    assert code == 2
     assert output.startswith("Error: ")
     assert said in output
+
+
+# -- progress ---------------------------------------------------------------------------------
+
+
+def test_progress_on_a_terminal() -> None:
+    """Broken if a person who waits sees nothing, or something that stays behind."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120)
+    with watch("mine", console) as show:
+        show(Progress(1_200, 10_000, 3.0, 60.0, 1, 2))
+    assert "1,200 of 10,000 schedules, 3 of 60 s, 1 way of failing" in out.getvalue()
+    assert out.getvalue().endswith("\x1b[2K")
+
+
+def test_progress_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken if the log of a machine is flooded, or is silent for hours."""
+    with watch("mine") as show:
+        for second in range(25):
+            show(Progress(100 * second, 10_000, float(second), float("inf"), 0, 1))
+    assert capsys.readouterr().err.splitlines() == [
+        "mine: 1,000 of 10,000 schedules, 10 s, no failure",
+        "mine: 2,000 of 10,000 schedules, 20 s, no failure",
+    ]
