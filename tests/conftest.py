@@ -18,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="explore every schedule where the test suite draws some at random (minutes)",
     )
+    parser.addoption(
+        "--operations",
+        type=int,
+        default=60,
+        help="how many calls of each kind are compared with this machine's kernel",
+    )
 
 
 settings.register_profile("aspf", derandomize=True, deadline=None)

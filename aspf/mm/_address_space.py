@@ -41,7 +41,9 @@ The layout: only `_publish`. The page table: `handle_mm_fault` under a VMA that 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, final, get_args
 
@@ -53,12 +55,11 @@ from aspf._rwlock import ReadWriteLock
 from aspf.ranges import Edit, RangeMap
 
 from ._constants import (
-    MADV_DONTNEED,
-    MADV_FREE,
     MAP_ANONYMOUS,
-    MAP_LOCKED,
+    MAP_NORESERVE,
     MAP_SHARED,
-    MAP_SHARED_VALIDATE,
+    MAP_TYPE,
+    MLOCK_ONFAULT,
     PAGE_SHIFT,
     PAGE_SIZE,
     PROT_READ,
@@ -68,17 +69,26 @@ from ._constants import (
 from ._fault import handle_mm_fault
 from ._file import MappedFile, ZeroPager
 from ._flight import SingleFlight
+from ._limits import LINUX_LIMITS, NOTHING, Limits, Usage, usage_of, usage_of_regions
 from ._map_picture import MapPicture, size_text
 from ._page import ZERO_PAGE
 from ._page_table import PageTable
-from ._pieces import Layout, Move, Plan, page_align
+from ._pieces import Layout, Move, NoRoom, Plan, page_align
 from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
 from ._plan_brk import plan_brk
-from ._plan_flags import plan_madvise, plan_mlock
+from ._plan_flags import (
+    DROPPING,
+    def_flags_of,
+    plan_madvise,
+    plan_mlock,
+    plan_mlockall,
+    plan_munlock,
+)
 from ._plan_mremap import MremapCall, plan_mremap
+from ._plan_reads import plan_mincore, plan_msync
 from ._plan_stack import plan_growth
-from ._proc_maps import files_of, format_maps, line_of, parse_maps, region_of
-from ._vma import VM_SHARED, VM_WRITE
+from ._populate import bring_pages, drop_pages, pages_there, populate
+from ._proc_maps import HEAP, files_of, format_maps, line_of, parse_maps, region_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -89,7 +99,10 @@ if TYPE_CHECKING:
 
     from ._file import Pager
     from ._page import Page
+    from ._proc_maps import MapsLine
     from ._vma import VMA
+
+    _Outcome: TypeAlias = tuple[Plan, Drain[VMA] | None] | Drain[VMA]
 
 __all__ = ("AddressSpace", "AddressSpaceStatistics", "Locking")
 
@@ -115,6 +128,11 @@ class AddressSpaceStatistics:
         retries: Faults that looked their VMA up again after I/O (``mmap_lock_retry``).
         vmas: VMAs that there are.
         pages: Pages in the page table.
+        total_vm: Pages that are mapped; of these and of the next three a call that waits counts
+            what it has unmapped until it has settled.
+        data_vm: Of these, private and writable, and no stack.
+        locked_vm: Of these, locked.
+        committed: Pages that were promised: they count against `Limits.commit_limit`.
     """
 
     minor_faults: int
@@ -127,6 +145,10 @@ class AddressSpaceStatistics:
     retries: int
     vmas: int
     pages: int
+    total_vm: int
+    data_vm: int
+    locked_vm: int
+    committed: int
 
 
 class _Unsettled:
@@ -160,10 +182,9 @@ class AddressSpace:
             number of the page in the address space.
         task_size: End of the address space, in bytes.
         min_address: Lowest address that may be mapped.
-        max_map_count: How many VMAs there may be.
+        limits: What there may be: address space, locked memory, stacks, VMAs, promised memory.
         start_brk: Where the heap begins that `brk` makes; None for two thirds of the way up, where
             Linux puts the programs that it may put anywhere.
-        rlimit_stack: How long a stack may grow, in bytes.
 
     Raises:
         ValueError: For an unknown *locking*, or a *task_size* that is not whole pages.
@@ -188,9 +209,8 @@ class AddressSpace:
         pager: Pager | None = None,
         task_size: int = TASK_SIZE,
         min_address: int = 1 << 16,
-        max_map_count: int = 65530,
+        limits: Limits = LINUX_LIMITS,
         start_brk: int | None = None,
-        rlimit_stack: int = 8 << 20,
     ) -> None:
         if locking not in get_args(Locking):
             msg = f"locking={locking!r} is unknown; use one of {', '.join(get_args(Locking))}"
@@ -201,13 +221,15 @@ class AddressSpace:
         self.locking = locking
         self.pager = pager
         self.page_table: PageTable = PageTable()
-        self._layout = partial(
-            Layout,
-            task_size=task_size,
-            min_address=min_address,
-            max_map_count=max_map_count,
-            rlimit_stack=rlimit_stack,
-        )
+        self.limits = limits
+        self._layout = partial(Layout, task_size=task_size, min_address=min_address, limits=limits)
+        # Invariant: what the published VMAs count for, the vacated ranges, and `_shared`.
+        self._usage = NOTHING
+        # Invariant: how many published VMAs map which shared anonymous memory. It is promised
+        # whole, as long as any of it is mapped.
+        self._shared: Counter[MappedFile] = Counter()
+        # Flags that every new VMA gets, since mlockall.
+        self._def_flags = 0
         self._start_brk = page_align(task_size // 3 * 2) if start_brk is None else start_brk
         self._brk = self._start_brk
         self._map: RangeMap[VMA] = RangeMap()
@@ -232,6 +254,7 @@ class AddressSpace:
         locking: Locking = "speculative",
         pager: Pager | None = None,
         task_size: int = TASK_SIZE,
+        limits: Limits = LINUX_LIMITS,
     ) -> Self:
         """Build the layout of a live process from its ``/proc/<pid>/maps``.
 
@@ -245,18 +268,19 @@ class AddressSpace:
             locking: As for the class.
             pager: As for the class.
             task_size: As for the class.
+            limits: As for the class.
 
         Raises:
             ValueError: If a line is not of that form, or two of them overlap.
         """
-        space = cls(locking=locking, pager=pager, task_size=task_size)
+        space = cls(locking=locking, pager=pager, task_size=task_size, limits=limits)
         lines = [line for line in parse_maps(maps) if line.end <= task_size]
         known = files_of(lines)
         for identity, file in known.items():
             known[identity] = (files or {}).get(file.name, file)
             known[identity].mapped_by(space)
         regions = tuple(region_of(line, known) for line in lines)
-        heap = [region for region in regions if region.payload.name == "[heap]"]
+        heap = [line for line in lines if line.name == HEAP]
         if heap:
             space._start_brk, space._brk = heap[0].start, heap[-1].end
         index = space._map.index
@@ -349,57 +373,83 @@ class AddressSpace:
         one's pages are gone; if it is cancelled then, the new mapping stands and faults on it
         wait in its place.
 
-        With MAP_LOCKED all pages that can be had are there when it returns. A MAP_GROWSDOWN mapping
-        is a stack: see `fault`.
+        With MAP_LOCKED or MAP_POPULATE all pages that can be had are there when it returns. A
+        MAP_GROWSDOWN mapping is a stack: see `fault`.
 
         Args:
             address: A hint, or the place itself with MAP_FIXED and MAP_FIXED_NOREPLACE.
             length: In bytes; rounded up to pages.
             prot: PROT_* bits.
-            flags: MAP_* bits.
+            flags: MAP_* bits. Unknown ones are ignored, except with MAP_SHARED_VALIDATE.
             file: What to map; ignored with MAP_ANONYMOUS.
             offset: Where in the file, in bytes.
 
         Raises:
             OSError: EINVAL for an unaligned address or offset, no length, neither MAP_SHARED nor
                 MAP_PRIVATE; EBADF for no file; EACCES for a file that is not open for that;
-                EEXIST where MAP_FIXED_NOREPLACE finds something; ENOMEM for no room or too many
-                VMAs; EPERM below *min_address*; EOVERFLOW beyond the largest file; EOPNOTSUPP
-                for unknown flags.
+                EEXIST where MAP_FIXED_NOREPLACE finds something; ENOMEM for no room, too many
+                VMAs, or more than the limits allow (MAP_FIXED has split what is in its way then);
+                EAGAIN for more locked memory than the limits allow, EPERM if they allow none, or
+                below *min_address*; EOVERFLOW beyond the largest file; EOPNOTSUPP for unknown
+                flags.
             ClosedResourceError: After `aclose`.
         """
         if flags & MAP_ANONYMOUS:
-            is_private = flags & MAP_SHARED_VALIDATE != MAP_SHARED
-            file = None if is_private else _shared_memory(page_align(length))
+            is_private = flags & MAP_TYPE != MAP_SHARED
+            file = None if is_private else _shared_memory(page_align(length), flags)
         await checkpoint()
-        attempt = partial(self._try_mmap, MmapCall(address, length, prot, flags, file, offset))
-        outcome = await self._step(attempt)
-        while not isinstance(outcome, int):
-            await self._wait_for(outcome)
-            outcome = await self._step(attempt)
-        replaced = _covering(self._reserved, outcome, outcome + length)
+        call = MmapCall(address, length, prot, flags, file, offset)
+        plan, _ = await self._placed(partial(self._try_mmap, call))
+        end = plan.address + call.size
+        replaced = _covering(self._reserved, plan.address, end)
         if replaced is not None:
             await self._wait_for(replaced.drain)
-        if flags & MAP_LOCKED:
-            await self._populate(((outcome, outcome + page_align(length)),))
+        await populate(self, plan.populate)
+        return plan.address
+
+    async def _placed(self, attempt: Callable[[], _Outcome]) -> tuple[Plan, Drain[VMA] | None]:
+        """Try until nothing that is vacated is in the way; raise what the plan says.
+
+        Not a checkpoint if nothing has to be waited for.
+        """
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, tuple):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        plan, drain = outcome
+        if plan.error is not None:
+            if drain is not None:
+                await self._wait_for(drain)
+            raise plan.error
         return outcome
 
-    def _try_mmap(self, call: MmapCall) -> int | Drain[VMA]:
-        """Map, or return what has to settle before it can be tried again."""
+    def _planned(self, plan: Callable[[Layout], Plan]) -> Plan | Drain[VMA]:
+        """Plan, or return what has to settle first, because it may make room."""
         layout = self._current_layout()
         try:
-            plan = plan_mmap(layout, call)
-        except OSError as error:
-            if error.errno == errno.ENOMEM and self._vacated:
+            planned = plan(layout)
+        except NoRoom:
+            if self._vacated:
                 return self._vacated[0].drain
             raise
+        if isinstance(planned.error, NoRoom) and self._vacated:
+            return self._vacated[0].drain
+        return planned
+
+    def _try_mmap(self, call: MmapCall) -> _Outcome:
+        plan = self._planned(partial(plan_mmap, call=call))
+        if not isinstance(plan, Plan):
+            return plan
+        if plan.error is not None:
+            drain = self._publish(plan, self._vacated)
+            # Nobody waits for a mapping that was only split.
+            return plan, drain if plan.zap else None
         vacated = _covering(self._vacated, plan.address, plan.address + call.size)
         if vacated is not None:
             return vacated.drain
         if call.file is not None:
             call.file.mapped_by(self)
-        self._publish(plan, self._reserved)
-        return plan.address
+        return plan, self._publish(plan, self._reserved)
 
     async def mremap(
         self,
@@ -438,31 +488,17 @@ class AddressSpace:
         """
         call = MremapCall(address, old_length, new_length, flags, new_address)
         await checkpoint()
-        attempt = partial(self._try_mremap, call)
-        outcome = await self._step(attempt)
-        while not isinstance(outcome, tuple):
-            await self._wait_for(outcome)
-            outcome = await self._step(attempt)
-        plan, drain = outcome
+        plan, drain = await self._placed(partial(self._try_mremap, call))
         if drain is not None:
             await self._wait_for(drain)
-        if plan.error is not None:
-            raise plan.error
-        await self._populate(plan.populate)
+        await populate(self, plan.populate)
         return plan.address
 
-    def _try_mremap(self, call: MremapCall) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
-        """Remap, or return what has to settle before it can be tried again."""
-        layout = self._current_layout()
-        try:
-            plan = plan_mremap(layout, call)
-        except OSError as error:
-            if error.errno == errno.ENOMEM and self._vacated:
-                return self._vacated[0].drain
-            raise
-        return self._publish_placed(plan)
+    def _try_mremap(self, call: MremapCall) -> _Outcome:
+        plan = self._planned(partial(plan_mremap, call=call))
+        return self._publish_placed(plan) if isinstance(plan, Plan) else plan
 
-    def _publish_placed(self, plan: Plan) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
+    def _publish_placed(self, plan: Plan) -> _Outcome:
         """Publish, or return what has to settle where the plan places something."""
         for start, end in plan.placed:
             vacated = _covering(self._vacated, start, end)
@@ -474,7 +510,7 @@ class AddressSpace:
         """Move the end of the heap, and return where it is then.
 
         As Linux's system call, it raises for nothing: if the heap can't end there, because
-        something is in the way or one page above it, it stays. So ``await space.brk(0)`` asks. The
+        something is in the way or one page above it, or because of the limits, it stays. So ``await space.brk(0)`` asks. The
         heap is ordinary memory and `munmap` may take it. Always a checkpoint. If it is cancelled
         while it waits for the pages of a heap that shrinks, the heap has shrunk.
 
@@ -485,19 +521,20 @@ class AddressSpace:
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
-        attempt = partial(self._try_brk, address)
-        outcome = await self._step(attempt)
-        while not isinstance(outcome, tuple):
-            await self._wait_for(outcome)
-            outcome = await self._step(attempt)
-        plan, drain = outcome
+        plan, drain = await self._placed(partial(self._try_brk, address))
         if drain is not None:
             await self._wait_for(drain)
+        await populate(self, plan.populate)
         return plan.address
 
-    def _try_brk(self, address: int) -> tuple[Plan, Drain[VMA] | None] | Drain[VMA]:
-        plan = plan_brk(self._current_layout(), self._start_brk, self._brk, address)
-        outcome = self._publish_placed(plan)
+    def _try_brk(self, address: int) -> _Outcome:
+        plan = self._planned(
+            partial(plan_brk, start=self._start_brk, current=self._brk, wanted=address)
+        )
+        if not isinstance(plan, Plan):
+            return plan
+        # A heap that stays is no error.
+        outcome = self._publish_placed(replace(plan, error=None))
         if isinstance(outcome, tuple):
             self._brk = plan.address
         return outcome
@@ -531,69 +568,97 @@ class AddressSpace:
 
         Raises:
             OSError: EINVAL for an unaligned address or an unknown protection, or for
-                PROT_GROWSDOWN where there is no stack; ENOMEM for a hole, EACCES for writing to a shared file that is not open for it: everything below it
-                has been changed. ENOMEM if it would make too many VMAs; then nothing has.
+                PROT_GROWSDOWN where there is no stack. ENOMEM for a hole, too many VMAs, or more
+                than the limits allow, EACCES for writing to a shared file that is not open for it:
+                everything below has been changed.
             ClosedResourceError: After `aclose`.
         """
         plan = await self._change(partial(plan_mprotect, address=address, length=length, prot=prot))
         start = min((address, *(start for start, _ in plan.restrict)))
         await self.invalidate(start, address + page_align(length))
+        await populate(self, plan.populate)
         if plan.error is not None:
             raise plan.error
-        await self._populate(plan.populate)
 
     async def madvise(self, address: int, length: int, advice: int) -> None:
-        """Drop the pages of a range, or set flags that say how it will be used.
+        """Drop or bring the pages of a range, or set flags that say how it will be used.
 
-        MADV_DONTNEED: anonymous memory reads as zeros then, private copies of a file's pages are
-        gone, shared pages stay with their file. MADV_FREE allows the same and does nothing, for
-        there is always memory. MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_DONTFORK,
-        MADV_DOFORK, MADV_WIPEONFORK and MADV_KEEPONFORK set and clear flags, which decide what may
-        merge; nothing reads ahead and nothing forks yet. A checkpoint comes first: a cancelled
-        call has done nothing.
+        What drops pages: MADV_DONTNEED: anonymous memory reads as zeros then, private copies of a
+        file's pages are gone, shared pages stay with their file. MADV_DONTNEED_LOCKED does so with
+        locked memory too. MADV_REMOVE cuts a hole into the file that is mapped: it reads as zeros,
+        in every mapping. MADV_FREE, MADV_COLD and MADV_PAGEOUT allow pages to be dropped if memory
+        is short, which it never is here.
+
+        What brings pages: MADV_POPULATE_READ and MADV_POPULATE_WRITE fault them in.
+        MADV_WILLNEED reads a file's pages into its cache; Linux does not wait for that, and this
+        call does.
+
+        MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_DONTFORK, MADV_DOFORK, MADV_WIPEONFORK,
+        MADV_KEEPONFORK, MADV_DONTDUMP, MADV_DODUMP, MADV_HUGEPAGE and MADV_NOHUGEPAGE set and clear
+        flags, which decide what may merge.
+
+        A checkpoint comes first: a call that is cancelled there has done nothing. One that is
+        cancelled while it brings pages has brought some.
 
         Raises:
             OSError: EINVAL for an unaligned address or other advice, and for a mapping that does
-                not take it (locked: MADV_DONTNEED, MADV_FREE; not private anonymous: MADV_FREE,
-                MADV_WIPEONFORK): what lies below has taken it. ENOMEM for holes: what is mapped
-                has taken it. EAGAIN if it would make too many VMAs.
+                not take it (what is locked does not drop its pages; MADV_FREE and MADV_WIPEONFORK
+                want private anonymous memory, MADV_REMOVE a file, MADV_POPULATE_* the permission):
+                what lies below has taken it. EACCES if MADV_REMOVE meets a file that is not shared
+                or not writable. ENOMEM for holes: what is mapped has taken it, for MADV_POPULATE_*
+                only what lies below. EFAULT if a page can't be had. EAGAIN if it would make too
+                many VMAs: what lies below has taken it.
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
         await self._successor(address, address + page_align(max(length, 0)))
         step = partial(self._advise, address, length, advice)
-        if self._lock is not None and advice in (MADV_DONTNEED, MADV_FREE):
+        if self._lock is not None and advice in DROPPING:
             async with self._lock.read():
-                step()
+                plan = step()
         else:
-            await self._step(step)
-
-    def _advise(self, address: int, length: int, advice: int) -> None:
-        plan = plan_madvise(self._current_layout(), address, length, advice)
-        for start, end in plan.zap:
-            self.page_table.zap(start, end)
-        self._publish(plan, self._vacated)
+            plan = await self._step(step)
+        await bring_pages(self, plan.spans, advice)
         if plan.error is not None:
             raise plan.error
 
-    async def mlock(self, address: int, length: int) -> None:
+    def _advise(self, address: int, length: int, advice: int) -> Plan:
+        plan = plan_madvise(self._current_layout(), address, length, advice)
+        drop_pages(self, plan.spans, advice)
+        self._publish(plan, self._vacated)
+        return plan
+
+    async def mlock(self, address: int, length: int, flags: int = 0) -> None:
         """Lock every page that the range touches, and have all of them in the page table.
 
         A checkpoint comes first. A cancelled call has locked nothing, or everything with some of
         the pages not there yet.
 
+        Args:
+            address: Where, not necessarily the start of a page.
+            length: In bytes.
+            flags: MLOCK_ONFAULT: bring no page, but keep those that come.
+
         Raises:
-            OSError: EINVAL for a range outside the address space; ENOMEM for a hole: everything
-                below it is locked, and no page has been brought. ENOMEM too if a page can't be had
-                (PROT_NONE, beyond the end of a file): everything is locked. ENOMEM if it would
-                make too many VMAs; then nothing is.
+            OSError: EINVAL for a range outside the address space or other flags; EPERM if the
+                limits allow no locked memory; ENOMEM if it would be more than they allow: nothing
+                is locked then. ENOMEM for a hole: everything below it is locked, and no page has
+                been brought. ENOMEM too if a page can't be had (PROT_NONE, beyond the end of a
+                file): everything is locked. ENOMEM if it would make too many VMAs: what lies below
+                is locked.
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
-        plan = await self._change(partial(plan_mlock, address=address, length=length, lock=True))
+        if flags & ~MLOCK_ONFAULT:
+            what = f"mlock({address:#x}, {length:#x}, {flags:#x}): unknown flags; use MLOCK_ONFAULT"
+            raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {what}")
+        on_fault = bool(flags & MLOCK_ONFAULT)
+        plan = await self._change(
+            partial(plan_mlock, address=address, length=length, on_fault=on_fault)
+        )
         if plan.error is not None:
             raise plan.error
-        failed = await self._populate(plan.populate, go_on=False)
+        failed = await populate(self, plan.populate, go_on=False)
         if failed is not None:
             what = f"mlock({address:#x}, {length:#x}): a page can't be had; the range stays locked"
             raise OSError(errno.ENOMEM, what) from failed
@@ -604,46 +669,112 @@ class AddressSpace:
         A checkpoint comes first: a cancelled call has done nothing.
 
         Raises:
-            OSError: As for `mlock`.
+            OSError: EINVAL for a range outside the address space; ENOMEM for a hole, or if it would
+                make too many VMAs: what lies below is unlocked.
             ClosedResourceError: After `aclose`.
         """
         await checkpoint()
-        plan = await self._change(partial(plan_mlock, address=address, length=length, lock=False))
+        plan = await self._change(partial(plan_munlock, address=address, length=length))
         if plan.error is not None:
             raise plan.error
 
-    async def _populate(
-        self, spans: Iterable[tuple[int, int]], *, go_on: bool = True
-    ) -> Exception | None:
-        """Fault in what is mapped there; not a checkpoint if that is nothing.
+    async def mlockall(self, flags: int) -> None:
+        """Lock everything: what is mapped (MCL_CURRENT), what will be (MCL_FUTURE), or both.
+
+        With MCL_CURRENT all pages that can be had are there when it returns; with MCL_ONFAULT too
+        they are not brought, but those that come are kept. A call without MCL_FUTURE ends an
+        earlier one's. It waits for what MAP_FIXED or `mremap` is replacing.
+
+        A checkpoint comes first. A cancelled call has locked nothing, or everything with some of
+        the pages not there yet.
 
         Args:
-            spans: Where.
-            go_on: With the next VMA, when a page of one can't be had.
+            flags: MCL_* bits.
 
-        Returns:
-            The first error.
+        Raises:
+            OSError: EINVAL for flags that don't go together; EPERM if the limits allow no locked
+                memory; ENOMEM if they allow less than what is mapped. Nothing is changed then.
+            ClosedResourceError: After `aclose`.
         """
-        failed: Exception | None = None
-        for start, end in spans:
-            position = start
-            while (region := self.find_vma(position)) is not None and region.start < end:
-                position = max(position, region.start)
-                try:
-                    await self.fault(position, _populating(region.payload))
-                    position += PAGE_SIZE
-                except (SegmentationFault, BusError) as error:
-                    failed = failed or error
-                    if not go_on:
-                        break
-                    position = region.end
-        return failed
+        if not flags:
+            what = "mlockall(0): pass MCL_CURRENT, MCL_FUTURE or both"
+            raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {what}")
+        plan = await self._lock_all(flags)
+        await populate(self, plan.populate)
+
+    async def munlockall(self) -> None:
+        """Unlock everything, and what will be mapped.
+
+        A checkpoint comes first: a cancelled call has done nothing.
+
+        Raises:
+            ClosedResourceError: After `aclose`.
+        """
+        await self._lock_all(0)
+
+    async def _lock_all(self, flags: int) -> Plan:
+        await checkpoint()
+        while self._reserved:
+            await self._wait_for(self._reserved[0].drain)
+
+        def plan(layout: Layout) -> Plan:
+            planned = plan_mlockall(layout, flags)
+            self._def_flags = def_flags_of(flags)
+            return planned
+
+        return await self._change(plan)
+
+    async def msync(self, address: int, length: int, flags: int) -> None:
+        """Store what was written to shared files in a range.
+
+        With MS_SYNC it is stored when the call returns. MS_ASYNC stores nothing, as in Linux: the
+        pages stay marked, for whoever stores them. MS_INVALIDATE has nothing to do where all
+        mappings of a file share its pages; it only refuses locked memory.
+
+        A checkpoint comes first. A cancelled call has stored a part; the rest stays marked.
+
+        Raises:
+            OSError: EINVAL for an unaligned address, unknown flags, or MS_SYNC with MS_ASYNC; EBUSY
+                for locked memory and MS_INVALIDATE: what lies below is stored. ENOMEM for holes:
+                what is mapped is stored. What a file's pager raises.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        await self._successor(address, address + page_align(max(length, 0)))
+        plan = plan_msync(self._current_layout(), address, length, flags)
+        for start, end in plan.spans:
+            await self._sync(start, end)
+        if plan.error is not None:
+            raise plan.error
+
+    async def _sync(self, start: int, end: int) -> None:
+        region = self.vma_lookup(start)
+        if region is not None and region.payload.file is not None:
+            vma = region.payload
+            first, last = vma.page_index(start), vma.page_index(min(end, region.end))
+            await region.payload.file.flush(first, last)
+
+    async def mincore(self, address: int, length: int) -> bytes:
+        """Tell which pages of a range are there: one byte for each, 1 or 0.
+
+        A page is there if it is in the page table or in the cache of the file that is mapped: to
+        touch it needs no I/O. A checkpoint comes first.
+
+        Raises:
+            OSError: EINVAL for an unaligned address; ENOMEM for a hole, or a range outside the
+                address space.
+            ClosedResourceError: After `aclose`.
+        """
+        await checkpoint()
+        await self._successor(address, address + page_align(max(length, 0)))
+        plan = plan_mincore(self._current_layout(), address, length)
+        return pages_there(self, plan.spans)
 
     def _current_layout(self) -> Layout:
         if self._closed:
             raise _closed_error()
         vacated = tuple((r.start, r.end) for r in self._vacated)
-        return self._layout(self._map.index, vacated)
+        return self._layout(self._map.index, vacated, usage=self._usage, def_flags=self._def_flags)
 
     async def _step(self, step: Callable[[], R]) -> R:
         """Run a sync step, under the lock if there is one."""
@@ -653,12 +784,19 @@ class AddressSpace:
             return step()
 
     async def _change(self, plan: Callable[[Layout], Plan]) -> Plan:
-        def step() -> Plan:
-            planned = plan(self._current_layout())
-            self._publish(planned, self._vacated)
-            return planned
+        """Plan and publish; not a checkpoint, unless what is vacated has to make room first."""
 
-        return await self._step(step)
+        def attempt() -> _Outcome:
+            planned = self._planned(plan)
+            if not isinstance(planned, Plan):
+                return planned
+            return planned, self._publish(planned, self._vacated)
+
+        outcome = await self._step(attempt)
+        while not isinstance(outcome, tuple):
+            await self._wait_for(outcome)
+            outcome = await self._step(attempt)
+        return outcome[0]
 
     def _publish(self, plan: Plan, waiting: list[_Unsettled]) -> Drain[VMA] | None:
         """Make a plan visible, and finish it when it settles.
@@ -680,6 +818,9 @@ class AddressSpace:
         for standing, range_ in ranges:
             standing.append(range_)
         self._moving.extend(plan.moves)
+        leaving = self._usage_within(plan.zap) if waiting is self._vacated else NOTHING
+        self._account(plan)
+        self._usage = self._usage.plus(leaving)
 
         def settle() -> None:
             for start, end in plan.zap:
@@ -690,6 +831,7 @@ class AddressSpace:
                 standing.remove(range_)
             for start, end in plan.restrict:
                 self.page_table.restrict(start, end, plan.rights)
+            self._usage = self._usage.minus(leaving)
 
         drain = self._map.publish(plan.edit, index=plan.index, cleanup=settle)
         for _, range_ in ranges:
@@ -697,6 +839,32 @@ class AddressSpace:
         self._edits += 1
         self._drains += not drain.done
         return drain
+
+    def _usage_within(self, spans: Iterable[tuple[int, int]]) -> Usage:
+        """Return what is mapped there counts for."""
+        index = self._map.index
+        return usage_of(
+            (max(r.start, start), min(r.end, end), r.payload.flags)
+            for start, end in spans
+            for r in index.overlapping(start, end)
+        )
+
+    def _account(self, plan: Plan) -> None:
+        """Count what a plan maps and unmaps."""
+        assert plan.edit is not None
+        new, old = plan.edit.new, plan.edit.old
+        there = usage_of_regions(new).minus(usage_of_regions(old)).plus(plan.miscounted)
+        promised = 0
+        mapped = Counter(r.payload.file for r in new)
+        mapped.subtract(r.payload.file for r in old)
+        for file, more in mapped.items():
+            if file is not None and file.promised:
+                before = self._shared[file]
+                self._shared[file] = after = before + more
+                promised += file.promised * ((after > 0) - (before > 0))
+        # Those that have gone.
+        self._shared = +self._shared if promised < 0 else self._shared
+        self._usage = self._usage.plus(there).plus(Usage(committed=promised))
 
     def _move_pages(self, move: Move) -> None:
         self._moving.remove(move)
@@ -716,9 +884,9 @@ class AddressSpace:
         """Handle a page fault: have the page in the page table, with the right to *access* it.
 
         If nothing is mapped there, but the first mapping above is a stack (MAP_GROWSDOWN), it grows
-        down to the address, unless it would be longer than *rlimit_stack* or come within 256 pages
-        of what is mapped below it. Always a checkpoint. A cancelled fault holds nothing; a page that it was reading is read
-        by the next task that waits for it. The page may be gone again when the caller looks;
+        down to the address, unless the limits forbid it or it would come within 256 pages of
+        what is mapped below it. Always a checkpoint. A cancelled fault holds nothing; a page that
+        it was reading is read by the next task that waits for it. The page may be gone again when the caller looks;
         `read` and `write` then fault again, as a processor would.
 
         Args:
@@ -804,8 +972,13 @@ class AddressSpace:
         layout = self._current_layout()
         if layout.index.find(address) is not None:
             return None
-        plan = plan_growth(layout, address)
-        if plan is None or plan.edit is None:
+        try:
+            plan = self._planned(partial(plan_growth, address=address))
+        except NoRoom as refusal:
+            raise SegmentationFault(address, access, "MAPERR") from refusal
+        if not isinstance(plan, Plan):
+            return plan
+        if plan.edit is None:
             raise SegmentationFault(address, access, "MAPERR")
         (stack,) = plan.edit.old
         # As Linux does, also for a read.
@@ -862,15 +1035,35 @@ class AddressSpace:
                 return
         vma.anon.identity = object()
 
-    def unmap_mapping_range(self, file: MappedFile, first: int) -> None:
-        """Drop the entries for pages *first* and above of a file, private copies too."""
+    def unmap_mapping_range(
+        self, file: MappedFile, first: int, last: int | None = None, *, even_cows: bool = True
+    ) -> None:
+        """Drop the entries for pages of a file.
+
+        Args:
+            file: Which.
+            first: Its first page.
+            last: The first page after them; None for all that follow.
+            even_cows: Private copies too.
+        """
         mapped = [(r.start, r.end, r.payload) for r in self._map.index]
         # Pages on their way to another place would arrive there afterwards.
         mapped += [(m.start, m.end, m.vma) for m in self._moving]
         for begin, end, vma in mapped:
             if vma.file is file:
                 start = max(begin, vma.origin + (first << PAGE_SHIFT))
-                self.page_table.zap(start, max(start, end))
+                if last is not None:
+                    end = min(end, vma.origin + (last << PAGE_SHIFT))  # noqa: PLW2901
+                self._zap_mapping(vma, start, max(start, end), even_cows=even_cows)
+
+    def _zap_mapping(self, vma: VMA, start: int, end: int, *, even_cows: bool) -> None:
+        if even_cows or not vma.is_private:
+            self.page_table.zap(start, end)
+            return
+        assert vma.file is not None
+        for address, entry in list(self.page_table.items(start, end)):
+            if entry.page is vma.file.cached(vma.page_index(address)):
+                self.page_table.zap(address, address + PAGE_SIZE)
 
     # Accessing memory ------------------------------------------------------------------------
 
@@ -920,7 +1113,12 @@ class AddressSpace:
 
     def maps(self) -> str:
         """Return the layout as ``/proc/<pid>/maps`` would show it."""
-        return format_maps(map(line_of, self._map.index))
+        return format_maps(map(self._line_of, self._map.index))
+
+    def _line_of(self, region: Region[VMA]) -> MapsLine:
+        line = line_of(region)
+        is_heap = region.start < self._brk and region.end > self._start_brk
+        return replace(line, name=HEAP) if is_heap and not line.name else line
 
     def statistics(self) -> AddressSpaceStatistics:
         """Return what has happened so far."""
@@ -935,6 +1133,10 @@ class AddressSpace:
             retries=self._retries,
             vmas=len(self._map.index),
             pages=len(self.page_table),
+            total_vm=self._usage.total_vm,
+            data_vm=self._usage.data_vm,
+            locked_vm=self._usage.locked_vm,
+            committed=self._usage.committed,
         )
 
     async def aclose(self) -> None:
@@ -998,7 +1200,7 @@ class AddressSpace:
     def _pictured(
         self, resident: Mapping[int, int] | None = None, rows: int | None = None
     ) -> MapPicture:
-        lines = [line_of(region) for region in self._map.index]
+        lines = list(map(self._line_of, self._map.index))
         title = f"address space, {'closed' if self._closed else self.locking}"
         return MapPicture(lines=lines, resident=resident or {}, title=title, rows=rows)
 
@@ -1009,14 +1211,11 @@ class AddressSpace:
         return self.picture()
 
 
-def _populating(vma: VMA) -> int:
-    """Return the access that brings a page for good: writing, where that makes a copy."""
-    return PROT_WRITE if vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE else PROT_READ
-
-
-def _shared_memory(size: int) -> MappedFile:
+def _shared_memory(size: int, flags: int) -> MappedFile:
     """Make the file behind a shared anonymous mapping; each has its own."""
-    return MappedFile(ZeroPager(), size=size, name="/dev/zero (deleted)", is_writable=True)
+    file = MappedFile(ZeroPager(), size=size, name="/dev/zero (deleted)", is_writable=True)
+    file.promised = 0 if flags & MAP_NORESERVE else size >> PAGE_SHIFT
+    return file
 
 
 async def _fetched(

@@ -126,6 +126,13 @@ class MappedFile:
         # Who may have entries for its pages, for truncate.
         self._mapped_by: WeakSet[AddressSpace] = WeakSet()
         self._closed = False
+        # Invariant: pages that read as zeros, whatever the pager has; none is in the cache. What
+        # the pager has goes at the next flush.
+        self._holes: set[int] = set()
+        # How many bytes of the pager's are the file's: what was cut off does not come back.
+        self._kept = size
+        # What it counts for in an address space that maps it, in pages: for shared anonymous memory.
+        self.promised = 0
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, writable: bool = False) -> MappedFile:
@@ -187,21 +194,43 @@ class MappedFile:
             raise anyio.ClosedResourceError(msg)
         await self._flights.get(index, lambda: self._read(index))
 
+    def needs_reading(self, index: int) -> bool:
+        """Tell whether the page has to come from the pager: it has it, and the cache does not."""
+        is_made = isinstance(self._pager, ZeroPager) or self._is_cut(index)
+        return index not in self._cache and not is_made
+
+    def _is_cut(self, index: int) -> bool:
+        is_beyond = self._kept is not None and index << PAGE_SHIFT >= self._kept
+        return is_beyond or index in self._holes
+
     async def _read(self, index: int) -> None:
-        data = await self._pager.fetch(index)
-        # Not what was beyond the end when it was read, nor what a truncation has cut off since.
-        if self.holds(index) and not self._closed:
-            self._cache[index] = page = Page(self._within(index, data))
-            page.share_count += 1
+        if self._is_cut(index):
+            await anyio.lowlevel.checkpoint()
+            data = b""
+        else:
+            data = await self._pager.fetch(index)
+        if not self.holds(index) or self._closed:
+            return
+        # Not what a truncation or a hole has cut off, before it was read or meanwhile.
+        is_hole = index in self._holes
+        kept = len(data) if self._kept is None else max(0, self._kept - (index << PAGE_SHIFT))
+        self._cache[index] = page = Page(b"" if is_hole else data[:kept])
+        page.is_dirty = is_hole
+        page.share_count += 1
+        self._holes.discard(index)
 
     def _within(self, index: int, data: bytes) -> bytes:
         return data if self._size is None else data[: max(0, self._size - (index << PAGE_SHIFT))]
 
-    async def flush(self) -> None:
+    async def flush(self, first: int = 0, last: int | None = None) -> None:
         """Write changed pages back; always a checkpoint.
 
         Does nothing for a pager that can't store. A cancelled call has written some of them; the
         others stay marked.
+
+        Args:
+            first: Number of the first page to write.
+            last: Number of the first page that is left out; None to write all that follow.
 
         Raises:
             OSError: What the pager raises; that page stays marked as changed.
@@ -209,7 +238,9 @@ class MappedFile:
         await anyio.lowlevel.checkpoint()
         if not isinstance(self._pager, WritablePager):
             return
-        for index in [index for index, page in self._cache.items() if page.is_dirty]:
+        end = None if last is None else last - 1
+        cached = self._cache.irange(first, end)
+        for index in [index for index in cached if self._cache[index].is_dirty]:
             page = self._cache.get(index)
             if page is None:
                 continue  # truncated while another page was written
@@ -220,6 +251,10 @@ class MappedFile:
             except BaseException:
                 page.is_dirty = True
                 raise
+        for index in sorted(self._holes):
+            if first <= index and (last is None or index < last):
+                await self._pager.store(index, self._within(index, bytes(PAGE_SIZE)))
+                self._holes.discard(index)
 
     async def truncate(self, size: int) -> None:
         """Change the file's length; pages beyond it leave every mapping, private copies too.
@@ -241,15 +276,33 @@ class MappedFile:
 
     def _cut(self, size: int) -> None:
         self._size = size
+        self._kept = size if self._kept is None else min(size, self._kept)
         first = -(-size // PAGE_SIZE)
         for space in self._mapped_by:
             space.unmap_mapping_range(self, first)
-        for index in list(self._cache.irange(first)):
-            self._cache.pop(index).share_count -= 1
+        self._drop(first, None)
+        self._holes = {index for index in self._holes if index < first}
         last = self._cache.get(size >> PAGE_SHIFT)
         if last is not None:
             within = size % PAGE_SIZE
             last.data[within:] = bytes(PAGE_SIZE - within)
+
+    def _drop(self, first: int, last: int | None) -> None:
+        for index in list(self._cache.irange(first, last, inclusive=(True, False))):
+            self._cache.pop(index).share_count -= 1
+
+    def punch(self, first: int, last: int) -> None:
+        """Make pages *first* up to *last* read as zeros, in every mapping; private copies stay.
+
+        The pager gets the zeros at the next `flush`.
+
+        Complexity: O(pages in the range).
+        """
+        for space in self._mapped_by:
+            space.unmap_mapping_range(self, first, last, even_cows=False)
+        self._drop(first, last)
+        if not isinstance(self._pager, ZeroPager):
+            self._holes.update(index for index in range(first, last) if self.holds(index))
 
     def mapped_by(self, space: AddressSpace) -> None:
         """Take note that an address space may have entries for this file's pages."""

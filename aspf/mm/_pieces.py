@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeAlias, final
 from aspf.ranges import Edit, Region
 
 from ._constants import PAGE_SIZE, TASK_SIZE
+from ._limits import LINUX_LIMITS, NOTHING, Limits, Usage, usage_of, usage_of_regions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
     from ._vma import VMA
 
 __all__ = (
+    "Changes",
     "Layout",
     "Move",
+    "NoRoom",
     "Piece",
     "Plan",
     "Span",
-    "changing",
     "check_aligned",
     "check_map_count",
+    "cut_out",
     "edit_of",
     "error_of",
     "fail",
@@ -41,6 +44,9 @@ __all__ = (
     "outside",
     "page_align",
     "reflagged",
+    "refuse",
+    "refuse_locking",
+    "too_many",
     "unchanged",
 )
 
@@ -58,21 +64,36 @@ class Layout:
             nothing may be placed there.
         task_size: End of the address space.
         min_address: Lowest address that may be mapped (``vm.mmap_min_addr``).
-        max_map_count: How many VMAs there may be (``vm.max_map_count``).
-        rlimit_stack: How long a stack may grow, in bytes (``RLIMIT_STACK``).
+        limits: What there may be.
+        usage: What there is, vacated ranges among it; None to count it when it is wanted.
+        def_flags: Flags that every new VMA gets (``mm->def_flags``): what mlockall has left.
     """
 
     index: RegionIndex[VMA]
     vacated: tuple[Span, ...] = ()
     task_size: int = TASK_SIZE
     min_address: int = 1 << 16
-    max_map_count: int = 65530
-    rlimit_stack: int = 8 << 20
+    limits: Limits = LINUX_LIMITS
+    usage: Usage | None = None
+    def_flags: int = 0
+
+    @property
+    def used(self) -> Usage:
+        """What there is."""
+        return usage_of_regions(self.index) if self.usage is None else self.usage
+
+    @property
+    def room(self) -> int:
+        """How many VMAs more a split may make."""
+        return max(0, self.limits.max_map_count - len(self.index))
 
     @property
     def mmap_base(self) -> int:
         """Where the top-down search begins: below the room that is left for the stack."""
-        room = min(max(1 << 27, self.rlimit_stack), self.task_size // 6)
+        stack = self.limits.stack
+        if stack is None:
+            return self.task_size // 6 & -PAGE_SIZE
+        room = min(max(1 << 27, stack), self.task_size // 6)
         return (self.task_size - room) & -PAGE_SIZE
 
 
@@ -90,8 +111,10 @@ class Plan:
         moves: Whose entries go elsewhere then.
         placed: Ranges that were free, and are not.
         populate: Ranges to fault in at the end, because they are locked.
+        spans: What is mapped of the range, for a call that works on its pages.
         address: What the call returns, where it returns an address.
         error: Raised after the edit, which is the part of the call that took effect.
+        miscounted: What Linux counts from then on and nobody has any more.
     """
 
     edit: Edit[VMA] | None = None
@@ -102,8 +125,10 @@ class Plan:
     moves: tuple[Move, ...] = ()
     placed: tuple[Span, ...] = ()
     populate: tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()
     address: int = 0
     error: OSError | None = None
+    miscounted: Usage = NOTHING
 
 
 class Move(NamedTuple):
@@ -137,6 +162,21 @@ def error_of(code: int, call: str, what: str, cure: str) -> OSError:
     return OSError(code, f"{os.strerror(code)}: {call}: {what}; {cure}")
 
 
+class NoRoom(OSError):
+    """A refusal for want of room: what is vacated may make some, once it has settled."""
+
+
+def refuse(code: int, call: str, what: str, cure: str) -> NoReturn:
+    """Refuse for want of room."""
+    raise NoRoom(code, f"{os.strerror(code)}: {call}: {what}; {cure}")
+
+
+def refuse_locking(code: int, call: str) -> NoReturn:
+    """Refuse to lock anything at all."""
+    cure = "raise Limits.locked, or set Limits.cap_ipc_lock"
+    fail(code, call, "nothing may be locked", cure)
+
+
 def page_align(length: int) -> int:
     """Round up to whole pages."""
     return (length + PAGE_SIZE - 1) & -PAGE_SIZE
@@ -149,9 +189,14 @@ def check_aligned(call: str, name: str, value: int) -> None:
 
 
 def check_map_count(layout: Layout, call: str, growth: int) -> None:
-    if growth > 0 and len(layout.index) + growth > layout.max_map_count:
-        cure = "unmap some, or raise max_map_count"
-        fail(errno.ENOMEM, call, f"more than {layout.max_map_count} VMAs", cure)
+    if growth > layout.room:
+        refuse(errno.ENOMEM, call, *too_many(layout))
+
+
+def too_many(layout: Layout) -> tuple[str, str]:
+    """Return the words for a refusal: what, and the cure."""
+    what = f"more than {layout.limits.max_map_count} VMAs"
+    return what, "unmap some, or raise Limits.max_map_count"
 
 
 # Pieces and edits ------------------------------------------------------------------------------
@@ -212,12 +257,85 @@ def unchanged(region: Region[VMA]) -> Piece:
     return Piece(region.start, region.end, region.payload)
 
 
-def changing(
-    layout: Layout, call: str, old: Sequence[Region[VMA]], pieces: Sequence[Piece]
-) -> Edit[VMA] | None:
-    edit = merge_into(layout, old, pieces)
-    check_map_count(layout, call, len(edit.new) - len(edit.old))
-    return edit or None
+def cut_out(layout: Layout, old: Sequence[Region[VMA]], start: int, end: int) -> Edit[VMA] | None:
+    """Split at both ends of a range and change nothing else.
+
+    What a call leaves behind that splits first and is refused then.
+    """
+    left, right = outside(old, start, end)
+    within = [
+        Piece(*span, region.payload if span == (region.start, region.end) else region.payload.cut())
+        for region, span in zip(old, inside(old, start, end), strict=True)
+    ]
+    return edit_of(layout, old, [*left, *within, *right]) if left or right else None
+
+
+@final
+class Changes:
+    """VMAs that get other flags one after another, as the kernel's ``vma_modify`` gives them.
+
+    Each step either merges with a neighbour, which needs no room, or splits at most twice, and each
+    split may be the one too many. So what a refused call has changed up to then stays changed.
+
+    Attributes:
+        used: What there is after the steps so far.
+    """
+
+    def __init__(
+        self, layout: Layout, call: str, old: Sequence[Region[VMA]], start: int, end: int
+    ) -> None:
+        self.used = layout.used
+        self._layout = layout
+        self._call = call
+        self._old = old
+        self._span = (start, end)
+        self._room = layout.limits.max_map_count - len(layout.index)
+        before = layout.index.find(old[0].start - 1)
+        self._before = () if before is None else (before,)
+        after = layout.index.find(old[-1].end)
+        self._after = () if after is None else (after,)
+        # Invariant: what the VMAs before self._old[self._next] have become.
+        self._pieces = [unchanged(region) for region in self._before]
+        self._next = 0
+
+    def step(self, flags: int) -> None:
+        """Give the next VMA these flags, where it lies in the range.
+
+        Raises:
+            NoRoom: If it would make too many VMAs. It may have been split at the start of the range.
+        """
+        region = self._old[self._next]
+        pieces = reflagged(region, *self._span, flags)
+        if region.payload.flags == flags:
+            self._take(pieces)
+            return
+        growth = self._growth(pieces)
+        if growth > max(0, self._room):
+            if growth == 2 and self._room == 1:
+                first = pieces[0]
+                self._take([first, Piece(first.end, region.end, region.payload.cut())])
+            refuse(errno.ENOMEM, self._call, *too_many(self._layout))
+        self._room -= growth
+        self._take(pieces)
+        ((start, end),) = inside([region], *self._span)
+        gone = usage_of([(start, end, region.payload.flags)])
+        self.used = self.used.minus(gone).plus(usage_of([(start, end, flags)]))
+
+    def _growth(self, pieces: list[Piece]) -> int:
+        """Return how many VMAs more there are when the pieces have merged with both neighbours."""
+        following = (*self._old[self._next + 1 :][:1], *self._after)[:1]
+        around = [*self._pieces[-1:], *pieces, *map(unchanged, following)]
+        return len(coalesce(around)) - (len(around) - len(pieces) + 1)
+
+    def _take(self, pieces: list[Piece]) -> None:
+        self._pieces[-1:] = coalesce([*self._pieces[-1:], *pieces])
+        self._next += 1
+
+    def edit(self) -> Edit[VMA] | None:
+        """Return what the steps so far have changed; None for nothing."""
+        rest = map(unchanged, (*self._old[self._next :], *self._after))
+        new = coalesce([*self._pieces, *rest])
+        return edit_of(self._layout, (*self._before, *self._old, *self._after), new) or None
 
 
 def mapped_to_hole(layout: Layout, start: int, end: int) -> tuple[list[Region[VMA]], int]:

@@ -21,23 +21,42 @@ from ._constants import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
+    MAP_HUGETLB,
     MAP_LOCKED,
+    MAP_NONBLOCK,
     MAP_NORESERVE,
+    MAP_POPULATE,
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_TYPE,
+    PAGE_SHIFT,
     PAGE_SIZE,
     PROT_GROWSDOWN,
     PROT_GROWSUP,
+    PROT_SEM,
+)
+from ._limits import (
+    can_do_mlock,
+    has_memory,
+    may_expand,
+    may_lock,
+    too_little_memory,
+    too_much,
+    too_much_locked,
+    usage_of,
 )
 from ._pieces import (
+    Changes,
     Layout,
+    NoRoom,
     Piece,
     Plan,
     Span,
-    changing,
     check_aligned,
     check_map_count,
+    cut_out,
     edit_of,
     error_of,
     fail,
@@ -46,7 +65,8 @@ from ._pieces import (
     merge_into,
     outside,
     page_align,
-    reflagged,
+    refuse,
+    refuse_locking,
 )
 from ._vma import (
     VM_ACCESS,
@@ -70,6 +90,7 @@ if TYPE_CHECKING:
     from aspf.ranges import Region
 
     from ._file import MappedFile
+    from ._limits import Usage
 
 __all__ = (
     "MmapCall",
@@ -80,11 +101,13 @@ __all__ = (
     "plan_munmap",
 )
 
+OVERCOMMIT_NEVER: Final = 2
 STACK_GUARD_GAP: Final = 256 * PAGE_SIZE
 THP_SIZE: Final = 512 * PAGE_SIZE
 # MAP_32BIT takes the second GiB, for the reasons that x86's sys_mmap had in 2002.
 LOW_SPAN: Final = (0x40000000, 0x80000000)
-KNOWN_FLAGS: Final = (
+# What mmap has always taken, asked for or not; MAP_SHARED_VALIDATE takes nothing else.
+LEGACY_FLAGS: Final = (
     MAP_SHARED_VALIDATE
     | MAP_FIXED
     | MAP_ANONYMOUS
@@ -92,14 +115,12 @@ KNOWN_FLAGS: Final = (
     | MAP_GROWSDOWN
     | MAP_LOCKED
     | MAP_NORESERVE
-    | MAP_FIXED_NOREPLACE
+    | MAP_POPULATE
+    | MAP_NONBLOCK
+    | MAP_STACK
+    # MAP_ABOVE4G, MAP_DENYWRITE, MAP_EXECUTABLE, MAP_UNINITIALIZED: without effect.
+    | 0x4001880
 )
-
-
-def _check_prot(call: str, prot: int) -> None:
-    if prot & ~VM_ACCESS:
-        cure = "use PROT_READ, PROT_WRITE and PROT_EXEC"
-        fail(errno.EINVAL, call, f"{prot:#x} is no protection", cure)
 
 
 # munmap ----------------------------------------------------------------------------------------
@@ -152,9 +173,17 @@ class MmapCall:
         """The length in whole pages."""
         return page_align(self.length)
 
+    @property
+    def is_shared_anonymous(self) -> bool:
+        """Whether the file was made for this call."""
+        return bool(self.flags & MAP_ANONYMOUS) and self.file is not None
+
 
 def plan_mmap(layout: Layout, call: MmapCall) -> Plan:
     """Plan ``mmap(address, length, prot, flags, file, offset)``.
+
+    A refusal for want of memory comes after MAP_FIXED has split what is in its way, and for shared
+    anonymous memory after it has unmapped it: `Plan.error` comes beside an edit.
 
     Raises:
         OSError: With the kernel's errno; `AddressSpace.mmap` lists them.
@@ -162,67 +191,109 @@ def plan_mmap(layout: Layout, call: MmapCall) -> Plan:
     _check_mmap(layout, call)
     start = place(layout, call)
     end = start + call.size
-    flags = _vm_flags(call)
+    flags = _vm_flags(layout, call)
     offset = 0 if call.flags & MAP_ANONYMOUS else call.offset
     origin = 0 if call.file is None else start - offset
     new = Piece(start, end, VMA(flags, origin, call.file), changed=True)
     old = layout.index.overlapping(start, end)
     left, right = outside(old, start, end)
+    zap = inside(old, start, end)
     check_map_count(layout, str(call), len(left) + len(right) - len(old))
+    spans = zip(zap, old, strict=True)
+    there = usage_of((first, last, region.payload.flags) for (first, last), region in spans)
+    try:
+        _check_room(layout, call, there, flags)
+    except NoRoom as refusal:
+        return Plan(cut_out(layout, old, start, end), error=refusal)
+    if call.is_shared_anonymous and not call.flags & MAP_NORESERVE:
+        try:
+            _check_memory(layout, call, _pages(call.size))
+        except NoRoom as refusal:
+            edit = edit_of(layout, old, [*left, *right])
+            return Plan(edit or None, zap=zap, error=refusal)
     edit = merge_into(layout, old, [*left, new, *right])
-    populate = ((start, end),) if flags & VM_LOCKED else ()
-    return Plan(edit, zap=inside(old, start, end), populate=populate, address=start)
+    is_wanted = flags & VM_LOCKED or call.flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
+    return Plan(edit, zap=zap, populate=((start, end),) if is_wanted else (), address=start)
 
 
 def _check_mmap(layout: Layout, call: MmapCall) -> None:
     text = str(call)
     check_aligned(text, "the offset", call.offset)
-    _check_prot(text, call.prot)
     if call.file is None and not call.flags & MAP_ANONYMOUS:
         fail(errno.EBADF, text, "there is no file to map", "pass file= or MAP_ANONYMOUS")
+    if call.flags & MAP_HUGETLB:
+        cure = "leave MAP_HUGETLB out; madvise(MADV_HUGEPAGE) needs none"
+        fail(errno.ENOMEM, text, "no huge pages have been set aside", cure)
     if call.length <= 0 or call.offset < 0:
         cure = "map at least one byte, from an offset of 0 or more"
         fail(errno.EINVAL, text, "there is nothing to map", cure)
-    if call.offset + call.size > 1 << 63:
+    if call.offset + call.size > 1 << 63 and call.file is not None:
         cure = "map an earlier part of the file"
         fail(errno.EOVERFLOW, text, "the mapping ends beyond the largest file", cure)
     # The kernel's mmap lets one VMA more than max_map_count be; its splits do not.
-    if len(layout.index) > layout.max_map_count:
+    if len(layout.index) > layout.limits.max_map_count:
         check_map_count(layout, text, 1)
 
 
-def _vm_flags(call: MmapCall) -> int:
+def _check_room(layout: Layout, call: MmapCall, there: Usage, flags: int) -> None:
+    """Refuse what the limits don't allow, if what is *there* has gone."""
+    text = str(call)
+    if not may_expand(layout.limits, layout.used, flags, _pages(call.size) - there.total_vm):
+        refuse(errno.ENOMEM, text, *too_much(layout.limits))
+    pages = _pages(call.size) - there.committed
+    if flags & VM_ACCOUNT and pages:
+        _check_memory(layout, call, pages)
+
+
+def _check_memory(layout: Layout, call: MmapCall, pages: int) -> None:
+    if not has_memory(layout.limits, layout.used, pages):
+        refuse(errno.ENOMEM, str(call), *too_little_memory(layout.limits))
+
+
+def _pages(size: int) -> int:
+    return size >> PAGE_SHIFT
+
+
+def _vm_flags(layout: Layout, call: MmapCall) -> int:
     flags, text = call.flags, str(call)
-    kind = flags & MAP_SHARED_VALIDATE
-    if kind not in (MAP_SHARED, MAP_PRIVATE) and (kind == 0 or flags & MAP_ANONYMOUS):
-        fail(errno.EINVAL, text, "neither shared nor private", "pass MAP_SHARED or MAP_PRIVATE")
-    if flags & ~KNOWN_FLAGS:
-        cure = "leave them out"
-        fail(errno.EOPNOTSUPP, text, f"unknown flags {flags & ~KNOWN_FLAGS:#x}", cure)
-    vm_flags = call.prot | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+    vm_flags = call.prot & VM_ACCESS | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | layout.def_flags
     vm_flags |= VM_GROWSDOWN if flags & MAP_GROWSDOWN else 0
     vm_flags |= VM_LOCKED if flags & MAP_LOCKED else 0
-    vm_flags |= VM_NORESERVE if flags & MAP_NORESERVE else 0
+    if flags & MAP_LOCKED and not can_do_mlock(layout.limits):
+        refuse_locking(errno.EPERM, text)
+    if not may_lock(layout.limits, layout.used, vm_flags, _pages(call.size)):
+        refuse(errno.EAGAIN, text, *too_much_locked(layout.limits))
+    kind = flags & MAP_TYPE
+    if kind not in (MAP_SHARED, MAP_PRIVATE) and (
+        kind != MAP_SHARED_VALIDATE or flags & MAP_ANONYMOUS
+    ):
+        fail(errno.EINVAL, text, "neither shared nor private", "pass MAP_SHARED or MAP_PRIVATE")
+    unknown = flags & ~LEGACY_FLAGS
+    if kind == MAP_SHARED_VALIDATE and unknown:
+        fail(errno.EOPNOTSUPP, text, f"a file without {unknown:#x}", "use MAP_SHARED")
     if call.file is not None:
         vm_flags = _file_flags(text, vm_flags, call.file, is_shared=kind != MAP_PRIVATE)
+    # Who must not promise too much can't be told not to count.
+    if flags & MAP_NORESERVE and layout.limits.overcommit_memory != OVERCOMMIT_NEVER:
+        vm_flags |= VM_NORESERVE
     if vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
         vm_flags |= VM_ACCOUNT
     return vm_flags
 
 
 def _file_flags(text: str, vm_flags: int, file: MappedFile, *, is_shared: bool) -> int:
+    if is_shared and vm_flags & VM_WRITE and not file.is_writable:
+        cure = "open it for writing, or use MAP_PRIVATE"
+        fail(errno.EACCES, text, f"{file.name} is not open for writing", cure)
+    if not file.is_readable:
+        fail(errno.EACCES, text, f"{file.name} is not open for reading", "open it for reading")
     if vm_flags & VM_GROWSDOWN:
         cure = "use MAP_PRIVATE | MAP_ANONYMOUS"
         fail(errno.EINVAL, text, "a mapping of a file can't grow down", cure)
-    if not file.is_readable:
-        fail(errno.EACCES, text, f"{file.name} is not open for reading", "open it for reading")
     if not is_shared:
         return vm_flags
     if file.is_writable:
         return vm_flags | VM_SHARED | VM_MAYSHARE
-    if vm_flags & VM_WRITE:
-        cure = "open it for writing, or use MAP_PRIVATE"
-        fail(errno.EACCES, text, f"{file.name} is not open for writing", cure)
     return (vm_flags | VM_MAYSHARE) & ~VM_MAYWRITE
 
 
@@ -236,7 +307,9 @@ def place(layout: Layout, call: MmapCall) -> int:
     hint = call.address & -PAGE_SIZE
     if hint:
         hint = max(hint, page_align(layout.min_address))
-        if _is_free(layout, hint, hint + call.size):
+        end = hint + call.size
+        is_low = not call.flags & MAP_32BIT or end <= LOW_SPAN[1]
+        if is_low and _is_free(layout, hint, end):
             return hint
     is_huge = call.file is None and not hint and call.size % THP_SIZE == 0
     found = _huge_gap(layout, call.size, call.flags) if is_huge else None
@@ -244,7 +317,7 @@ def place(layout: Layout, call: MmapCall) -> int:
         found = _gap(layout, call.size, call.flags)
     if found is None:
         cure = "map less, or unmap something first"
-        fail(errno.ENOMEM, str(call), "no gap is large enough", cure)
+        refuse(errno.ENOMEM, str(call), "no gap is large enough", cure)
     return found
 
 
@@ -330,8 +403,7 @@ def plan_mprotect(layout: Layout, address: int, length: int, prot: int) -> Plan:
 
     Raises:
         OSError: EINVAL for an unaligned address, an unknown protection, or one that grows what
-            does not; ENOMEM for a range that ends outside the address space or would make too
-            many VMAs.
+            does not; ENOMEM for a range that ends outside the address space.
     """
     call = f"mprotect({address:#x}, {length:#x}, {prot:#x})"
     grows, prot = prot & (PROT_GROWSDOWN | PROT_GROWSUP), prot & ~(PROT_GROWSDOWN | PROT_GROWSUP)
@@ -343,17 +415,30 @@ def plan_mprotect(layout: Layout, address: int, length: int, prot: int) -> Plan:
     end = address + page_align(length)
     if length < 0 or address < 0 or end > 1 << 64:
         fail(errno.ENOMEM, call, "the range is outside the address space", "pass a mapped range")
-    _check_prot(call, prot)
+    if prot & ~(VM_ACCESS | PROT_SEM):
+        cure = "use PROT_READ, PROT_WRITE and PROT_EXEC"
+        fail(errno.EINVAL, call, f"{prot:#x} is no protection", cure)
+    prot &= VM_ACCESS
     if grows:
         address = _grown_start(layout, call, address, end, grows)
     old, error = _protectable(layout, call, address, end, prot)
     if not old:
         return Plan(error=error)
-    end = min(end, old[-1].end)
-    pieces = [piece for region in old for piece in _protect(region, address, end, prot)]
+    changes = Changes(layout, call, old, address, end)
+    done = 0
+    try:
+        for region in old:
+            pages = _pages(min(region.end, end) - max(region.start, address))
+            changes.step(
+                _protected(layout, call, changes.used, region.payload, pages=pages, prot=prot)
+            )
+            done += 1
+    except NoRoom as refusal:
+        error = refusal
     rights = rights_of(prot)
+    old = old[:done]
     return Plan(
-        edit=changing(layout, call, old, pieces),
+        edit=changes.edit(),
         restrict=inside([r for r in old if r.payload.rights & ~rights], address, end),
         rights=rights,
         populate=inside([r for r in old if _wants_pages(r.payload, prot)], address, end),
@@ -391,10 +476,21 @@ def _protectable(
     return mapped, None
 
 
-def _protect(region: Region[VMA], start: int, end: int, prot: int) -> list[Piece]:
-    vma = region.payload
-    is_same = vma.prot == prot
-    return reflagged(region, start, end, vma.flags if is_same else _protected_flags(vma, prot))
+def _protected(layout: Layout, call: str, used: Usage, vma: VMA, *, pages: int, prot: int) -> int:
+    """Return the flags of so many pages under a new protection, if the limits allow it."""
+    limits = layout.limits
+    if vma.prot == prot:
+        return vma.flags
+    flags = _protected_flags(vma, prot)
+    if prot & VM_WRITE:
+        # Who is over the limit already gets no further over it.
+        if not may_expand(limits, used, flags, pages) and may_expand(
+            limits, used, vma.flags, pages
+        ):
+            refuse(errno.ENOMEM, call, *too_much(limits))
+        if flags & ~vma.flags & VM_ACCOUNT and not has_memory(limits, used, pages):
+            refuse(errno.ENOMEM, call, *too_little_memory(limits))
+    return flags
 
 
 def _wants_pages(vma: VMA, prot: int) -> bool:

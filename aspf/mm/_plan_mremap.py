@@ -21,10 +21,22 @@ from ._constants import (
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    PAGE_SHIFT,
 )
-from ._pieces import Layout, Move, Piece, Plan, check_aligned, fail, merge_into, page_align
+from ._limits import (
+    NOTHING,
+    Usage,
+    has_memory,
+    may_expand,
+    may_lock,
+    too_little_memory,
+    too_much,
+    too_much_locked,
+    usage_of_regions,
+)
+from ._pieces import Layout, Move, Piece, Plan, check_aligned, fail, merge_into, page_align, refuse
 from ._plan import MmapCall, place, plan_munmap
-from ._vma import VM_LOCKED, VM_MAYSHARE, Anon
+from ._vma import VM_ACCOUNT, VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, Anon
 
 if TYPE_CHECKING:
     from ._pieces import Span
@@ -119,9 +131,10 @@ def _check_destination(layout: Layout, call: MremapCall, text: str) -> None:
 
 
 def _check_room(layout: Layout, text: str, vmas: int) -> None:
-    if vmas >= layout.max_map_count - 3:
-        cure = "unmap some, or raise max_map_count"
-        fail(errno.ENOMEM, text, f"too near to {layout.max_map_count} VMAs", cure)
+    most = layout.limits.max_map_count
+    if vmas >= most - 3:
+        cure = "unmap some, or raise Limits.max_map_count"
+        refuse(errno.ENOMEM, text, f"too near to {most} VMAs", cure)
 
 
 def _source(layout: Layout, call: MremapCall) -> Region[VMA]:
@@ -138,7 +151,21 @@ def _source(layout: Layout, call: MremapCall) -> Region[VMA]:
     if min(call.old, call.new) > region.end - call.address:
         cure = "remap one mapping at a time, or keep the length and use MREMAP_FIXED"
         fail(errno.EFAULT, text, f"the mapping ends at {region.end:#x}", cure)
+    if call.new > call.old:
+        _check_growth(layout, text, region.payload.flags, (call.new - call.old) >> PAGE_SHIFT)
     return region
+
+
+def _check_growth(layout: Layout, text: str, flags: int, pages: int) -> None:
+    if not may_lock(layout.limits, layout.used, flags, pages):
+        refuse(errno.EAGAIN, text, *too_much_locked(layout.limits))
+    if not may_expand(layout.limits, layout.used, flags, pages):
+        refuse(errno.ENOMEM, text, *too_much(layout.limits))
+
+
+def _check_memory(layout: Layout, text: str, flags: int, pages: int) -> None:
+    if flags & VM_ACCOUNT and not has_memory(layout.limits, layout.used, pages):
+        refuse(errno.ENOMEM, text, *too_little_memory(layout.limits))
 
 
 # Moves -----------------------------------------------------------------------------------------
@@ -154,26 +181,47 @@ class _Remap:
         self.edit: Edit[VMA] | None = None
         self.zap: tuple[Span, ...] = ()
         self.moves: tuple[Move, ...] = ()
+        self.miscounted = NOTHING
 
     def apply(self, edit: Edit[VMA] | None) -> None:
         if not edit:
             return
         self.edit = edit if self.edit is None else self.edit.then(edit)
-        self.layout = replace(self.layout, index=self.layout.index.edited(edit))
+        changed = usage_of_regions(edit.new).minus(usage_of_regions(edit.old))
+        self.layout = replace(
+            self.layout,
+            index=self.layout.index.edited(edit),
+            usage=self.layout.used.plus(changed),
+        )
 
     def unmap(self, start: int, end: int) -> tuple[Span, ...]:
         plan = plan_munmap(self.layout, start, end - start)
         self.apply(plan.edit)
         return plan.zap
 
+    def check_stay(self, vma: VMA, size: int) -> None:
+        """Refuse to leave a source behind for which there is no room."""
+        limits, pages = self.layout.limits, size >> PAGE_SHIFT
+        if self.call.flags & MREMAP_DONTUNMAP and not may_expand(
+            limits, self.layout.used, vma.flags, pages
+        ):
+            refuse(errno.ENOMEM, str(self.call), *too_much(limits))
+
     def move(self, start: int, old: int, to: int, new: int) -> None:
         """Copy the mapping of *old* bytes at *start* to *new* bytes, and take the source away."""
-        _check_room(self.layout, str(self.call), len(self.layout.index))
+        text, stays = str(self.call), bool(self.call.flags & MREMAP_DONTUNMAP)
+        _check_room(self.layout, text, len(self.layout.index))
         source = self.layout.index.find(start)
         assert source is not None
+        flags = source.payload.flags
+        # A mapping that is made shorter on its way is charged for what it loses: Linux never gives
+        # that back.
+        charged = new if stays else abs(self.call.new - self.call.old)
+        _check_memory(self.layout, text, flags, charged >> PAGE_SHIFT)
+        if self.call.new < self.call.old and flags & VM_ACCOUNT:
+            self.miscounted = Usage(committed=charged >> PAGE_SHIFT)
         copy = Piece(to, to + new, _moved(source.payload, to - start), changed=True)
         self.apply(merge_into(self.layout, (), [copy]))
-        stays = bool(self.call.flags & MREMAP_DONTUNMAP)
         if stays:
             self._leave(start, start + old, to)
         elif old:
@@ -184,7 +232,11 @@ class _Remap:
         """Leave the source behind, empty: it is not locked, and whole it was never written to."""
         source = self.layout.index.find(start)
         assert source is not None
-        vma = replace(source.payload, flags=source.payload.flags & ~VM_LOCKED)
+        if source.payload.flags & VM_LOCKED:
+            # Linux goes on counting them as locked.
+            still = (source.end - source.start) >> PAGE_SHIFT
+            self.miscounted = self.miscounted.plus(Usage(locked_vm=still))
+        vma = replace(source.payload, flags=source.payload.flags & ~VM_LOCKED_MASK)
         if (source.start, source.end) == (start, end) and self.layout.index.find(to) is not source:
             vma = replace(vma, anon=Anon())
         region = Region(source.start, source.end, vma)
@@ -199,6 +251,7 @@ class _Remap:
             placed=tuple((move.to, move.to_end) for move in self.moves),
             populate=() if populate is None else (populate,),
             address=address,
+            miscounted=self.miscounted,
         )
 
 
@@ -208,7 +261,7 @@ def _moved(vma: VMA, distance: int) -> VMA:
     Pages of the object move along. Anonymous memory that was never written to has none yet, so it
     is as if it had been mapped there, and merges as that does.
     """
-    name = "" if vma.name in ("[heap]", "[stack]") else vma.name
+    name = "" if vma.name == "[stack]" else vma.name
     if vma.file is None and vma.anon.identity is None:
         return replace(vma, origin=0, anon=Anon(), name=name)
     return replace(vma.cut(), origin=vma.origin + distance, name=name)
@@ -227,8 +280,9 @@ def _move_all(layout: Layout, call: MremapCall) -> Plan:
         size = min(region.end, end) - start
         to = call.new_address + start - call.address
         try:
-            place(remap.layout, _destination(region.payload, to, size, MAP_FIXED))
             remap.unmap(to, to + size)
+            remap.check_stay(region.payload, size)
+            place(remap.layout, _destination(region.payload, to, size, MAP_FIXED))
             remap.move(start, size, to, size)
         except OSError as error:
             # What has been moved has been moved.
@@ -247,12 +301,13 @@ def _move_to(layout: Layout, call: MremapCall) -> Plan:
         old = call.new
     try:
         source = _source(remap.layout, call)
+        remap.check_stay(source.payload, old)
         hint = _destination(source.payload, to, call.new, MAP_FIXED if is_fixed else 0)
         to = place(remap.layout, hint)
+        remap.move(call.address, old, to, call.new)
     except OSError as error:
         # What was in the way has gone all the same.
         return replace(remap.plan(), error=error)
-    remap.move(call.address, old, to, call.new)
     return remap.plan(to, _growth(source.payload, to + old, to + call.new))
 
 
@@ -271,6 +326,8 @@ def _expand(layout: Layout, call: MremapCall, region: Region[VMA]) -> Plan:
     remap = _Remap(layout, call)
     is_free = wanted <= layout.task_size and not layout.index.overlapping(end, wanted)
     if region.end == end and is_free:
+        pages = (wanted - end) >> PAGE_SHIFT
+        _check_memory(layout, str(call), region.payload.flags, pages)
         grown = Piece(end, wanted, region.payload, changed=True)
         remap.apply(merge_into(layout, (), [grown]))
         plan = remap.plan(call.address, _growth(region.payload, end, wanted))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from aspf.ranges import Edit, Region
 
-from ._constants import PAGE_SIZE
-from ._pieces import Plan
+from ._constants import PAGE_SHIFT, PAGE_SIZE
+from ._limits import (
+    Usage,
+    has_memory,
+    may_expand,
+    may_lock,
+    too_little_memory,
+    too_much,
+    too_much_locked,
+)
+from ._pieces import Plan, refuse
 from ._plan import STACK_GUARD_GAP
-from ._vma import VM_ACCESS, VM_GROWSDOWN
+from ._vma import VM_ACCESS, VM_ACCOUNT, VM_GROWSDOWN
 
 if TYPE_CHECKING:
     from ._pieces import Layout
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("plan_growth",)
 
 
-def plan_growth(layout: Layout, address: int) -> Plan | None:
+def plan_growth(layout: Layout, address: int) -> Plan:
     """Plan to let the stack above *address*, where nothing is mapped, grow down to it.
 
     The stack is the first VMA that ends above the address. It keeps its payload and does not merge
@@ -25,22 +35,42 @@ def plan_growth(layout: Layout, address: int) -> Plan | None:
     if it is inaccessible or a stack too.
 
     Returns:
-        None if it may not: it is no stack, its guard gap would reach what is mapped below, it would
-        be longer than `Layout.rlimit_stack`, or it would begin below `Layout.min_address`.
+        A plan without edit if it may not: it is no stack, its guard gap would reach what is mapped
+        below, it would be longer than `Limits.stack`, or begin below `Layout.min_address`.
+
+    Raises:
+        NoRoom: If the other limits don't allow it.
     """
     stack = layout.index.find_next(address)
     if stack is None or not stack.payload.flags & VM_GROWSDOWN:
-        return None
+        return Plan()
     start = address & -PAGE_SIZE
     # An origin above the start: a stack that mremap has moved up, and whose pages are numbered on.
     if start < max(layout.min_address, stack.payload.origin):
-        return None
+        return Plan()
     low = start - STACK_GUARD_GAP
     for below in layout.index.overlapping(low, start)[-1:]:
         if below.payload.flags & VM_ACCESS and not below.payload.flags & VM_GROWSDOWN:
-            return None
-    if stack.end - start > layout.rlimit_stack:
-        return None
+            return Plan()
+    if layout.limits.stack is not None and stack.end - start > layout.limits.stack:
+        return Plan()
+    pages = (stack.start - start) >> PAGE_SHIFT
+    _check_room(layout, f"a stack that grows to {start:#x}", stack.payload.flags, pages)
     edit = Edit((stack,), (Region(start, stack.end, stack.payload),), layout.index.version)
     # With its guard gap: what is vacated counts as mapped until it has settled.
-    return Plan(edit, placed=((low, stack.start),), address=start)
+    placed = ((low, stack.start),)
+    if stack.payload.flags & VM_ACCOUNT:
+        return Plan(edit, placed=placed, address=start)
+    # Linux promises the growth of any stack, and takes back only what is accounted.
+    return Plan(edit, placed=placed, address=start, miscounted=Usage(committed=pages))
+
+
+def _check_room(layout: Layout, call: str, flags: int, pages: int) -> None:
+    """Refuse what ``acct_stack_growth`` does."""
+    limits, used = layout.limits, layout.used
+    if not may_expand(limits, used, flags, pages):
+        refuse(errno.ENOMEM, call, *too_much(limits))
+    if not may_lock(limits, used, flags, pages):
+        refuse(errno.ENOMEM, call, *too_much_locked(limits))
+    if not has_memory(limits, used, pages):
+        refuse(errno.ENOMEM, call, *too_little_memory(limits))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = (
+    "HEAP",
     "MapsLine",
     "files_of",
     "format_maps",
@@ -43,6 +44,7 @@ LINE: Final = re.compile(
 NAME_COLUMN: Final = 73
 # A line of /proc/<pid>/smaps that belongs to the mapping above it, such as "Rss:    4 kB".
 DETAIL: Final = re.compile(r"(?!Rss:)[A-Za-z_]+: .*|Rss: +([0-9]+) kB")
+HEAP: Final = "[heap]"
 
 
 @final
@@ -193,6 +195,7 @@ def region_of(line: MapsLine, files: dict[tuple[object, ...], MappedFile]) -> Re
         origin=0 if file is None else line.start - line.offset,
         file=file,
         anon=Anon(None if is_shared else object()),
-        name=line.name if file is None else "",
+        # The heap is anonymous memory like other; where it lies makes it the heap.
+        name=line.name if file is None and line.name != HEAP else "",
     )
     return Region(line.start, line.end, vma)

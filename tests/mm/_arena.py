@@ -16,7 +16,7 @@ BASE = 0x10_0000_0000
 SIZE = 1200
 PAGE = mm.PAGE_SIZE
 
-PROTS = {"r": mm.PROT_READ, "w": mm.PROT_WRITE, "x": mm.PROT_EXEC, "-": 0}
+PROTS = {"r": mm.PROT_READ, "w": mm.PROT_WRITE, "x": mm.PROT_EXEC, "-": 0, "d": mm.PROT_GROWSDOWN}
 FLAGS = {
     "FIXED": mm.MAP_FIXED,
     "NOREPLACE": mm.MAP_FIXED_NOREPLACE,
@@ -26,8 +26,29 @@ FLAGS = {
     "NORESERVE": mm.MAP_NORESERVE,
     "LOCKED": mm.MAP_LOCKED,
     "GROWSDOWN": mm.MAP_GROWSDOWN,
+    "POPULATE": mm.MAP_POPULATE,
+    "NONBLOCK": mm.MAP_NONBLOCK,
+    "32BIT": mm.MAP_32BIT,
 }
-LETTERS = {mm.VM_ACCOUNT: "ac", mm.VM_LOCKED: "lo", mm.VM_DONTCOPY: "dc"}
+# The letters of VmFlags in smaps.
+SHOWN = {
+    "mr": mm.VM_MAYREAD,
+    "mw": mm.VM_MAYWRITE,
+    "me": mm.VM_MAYEXEC,
+    "ms": mm.VM_MAYSHARE,
+    "gd": mm.VM_GROWSDOWN,
+    "lo": mm.VM_LOCKED,
+    "lf": mm.VM_LOCKONFAULT,
+    "ac": mm.VM_ACCOUNT,
+    "nr": mm.VM_NORESERVE,
+    "sr": mm.VM_SEQ_READ,
+    "rr": mm.VM_RAND_READ,
+    "dc": mm.VM_DONTCOPY,
+    "dd": mm.VM_DONTDUMP,
+    "wf": mm.VM_WIPEONFORK,
+}
+# Of these, what the recorded answers tell.
+LETTERS = {name: SHOWN[name] for name in ("ac", "lo", "dc")}
 
 
 class Numbered:
@@ -57,6 +78,14 @@ def bits(letters: str) -> int:
     return sum(PROTS[letter] for letter in letters)
 
 
+def named(prefix: str, names: str) -> int:
+    return sum(getattr(mm, f"{prefix}_{name}") for name in names.split("|") if name != "0")
+
+
+def _advice(name: str | int) -> int:
+    return getattr(mm, f"MADV_{name}") if isinstance(name, str) else name
+
+
 def at(page: float) -> int:
     return BASE + int(page * PAGE)
 
@@ -80,13 +109,16 @@ class Arena:
 
     async def _mmap(self, page, pages, prot, flags, file=None, offset=0):
         address = await self.space.mmap(
-            at(page),
+            0 if page is None else at(page),
             int(pages * PAGE),
             bits(prot),
             sum(FLAGS[name] for name in flags.split("|")),
             self.files.get(file),
             int(offset * PAGE),
         )
+        return await self.placed(address, pages)
+
+    async def placed(self, address, pages):
         inside = BASE <= address < BASE + SIZE * PAGE
         return (address - BASE) // PAGE if inside else "OUTSIDE"
 
@@ -99,11 +131,36 @@ class Arena:
         return 0
 
     async def _madvise(self, page, pages, advice):
-        await self.space.madvise(at(page), int(pages * PAGE), getattr(mm, f"MADV_{advice}"))
+        await self.space.madvise(at(page), int(pages * PAGE), _advice(advice))
         return 0
 
     async def _mlock(self, page, pages):
         await self.space.mlock(at(page), int(pages * PAGE))
+        return 0
+
+    async def _mlock2(self, page, pages, flags):
+        await self.space.mlock(at(page), int(pages * PAGE), flags)
+        return 0
+
+    async def _mlockall(self, flags):
+        await self.space.mlockall(named("MCL", flags))
+        return 0
+
+    async def _munlockall(self):
+        await self.space.munlockall()
+        return 0
+
+    async def _msync(self, page, pages, flags):
+        await self.space.msync(at(page), int(pages * PAGE), named("MS", flags))
+        return 0
+
+    async def _mincore(self, page, pages):
+        return list(await self.space.mincore(at(page), int(pages * PAGE)))
+
+    async def _brk(self, page):
+        return (await self.space.brk(at(page)) - BASE) / PAGE
+
+    async def _limits(self, limits, privileged):
         return 0
 
     async def _munlock(self, page, pages):
@@ -115,11 +172,10 @@ class Arena:
             at(page),
             int(old * PAGE),
             int(new * PAGE),
-            sum(getattr(mm, f"MREMAP_{name}") for name in flags.split("|") if name != "0"),
+            named("MREMAP", flags),
             0 if to is None else at(to),
         )
-        inside = BASE <= address < BASE + SIZE * PAGE
-        return (address - BASE) // PAGE if inside else "OUTSIDE"
+        return await self.placed(address, new)
 
     async def _ftruncate(self, file, pages):
         await self.files[file].truncate(pages * PAGE)
@@ -132,7 +188,8 @@ class Arena:
         await self.space.write(at(page), bytes([value]))
         return "ok"
 
-    def vmas(self) -> list:
+    def vmas(self, letters=LETTERS) -> list:
+        """Return what smaps would say, with flags as far as *letters* names them."""
         shown = []
         for region in self.space._map.index:
             if not BASE <= region.start < BASE + SIZE * PAGE:
@@ -144,7 +201,7 @@ class Arena:
             if vma.file is not None:
                 kind = f"file:{vma.file.name}" if vma.file in self.files.values() else "shm"
                 pgoff = vma.page_index(region.start)
-            flags = {name for bit, name in LETTERS.items() if vma.flags & bit}
+            flags = {name for name, bit in letters.items() if vma.flags & bit}
             shown.append([start, end, perm, kind, pgoff, flags])
         return shown
 

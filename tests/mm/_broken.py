@@ -55,8 +55,7 @@ def reuse_what_is_vacated(space: AddressSpace) -> None:
 
     def attempt(call):
         plan = plan_mmap(space._current_layout(), call)
-        space._publish(plan, space._reserved)
-        return plan.address
+        return plan, space._publish(plan, space._reserved)
 
     space._try_mmap = attempt
 

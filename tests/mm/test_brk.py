@@ -8,7 +8,7 @@ from mm.test_address_space import FIXED, LOCKINGS, PAGE, RW, Gate, R, settle_dow
 from mm.test_plan import layout
 
 from aspf import mm
-from aspf.mm import AddressSpace
+from aspf.mm import AddressSpace, Limits
 from aspf.mm._plan_brk import plan_brk
 from aspf.ranges import Region, RegionIndex
 
@@ -86,7 +86,7 @@ def test_when_the_heap_stays():
     index = RegionIndex([Region(8 * PAGE, 10 * PAGE, mm.VMA(R))])
     # Somebody has unmapped the heap.
     assert plan_brk(layout(index), 0, 4 * PAGE, 2 * PAGE).address == 4 * PAGE
-    full = layout(index, max_map_count=0)
+    full = layout(index, limits=Limits(max_map_count=0))
     assert plan_brk(full, 0, 0, PAGE).address == 0
     # What lies below and differs stays apart.
     plan = plan_brk(layout(index), 10 * PAGE, 10 * PAGE, 12 * PAGE)

@@ -15,6 +15,7 @@ from aspf.mm import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
+    MAP_HUGETLB,
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
@@ -25,6 +26,7 @@ from aspf.mm import (
     VM_LOCKED,
     VMA,
     Anon,
+    Limits,
 )
 from aspf.mm._pieces import Layout, Plan
 from aspf.mm._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
@@ -178,8 +180,13 @@ UNREADABLE.is_readable = False
         (MmapCall(0, 0, R, ANON), errno.EINVAL, "at least one byte"),
         (MmapCall(0, PAGE, R, MAP_ANONYMOUS), errno.EINVAL, "MAP_SHARED or MAP_PRIVATE"),
         (MmapCall(0, PAGE, R, MAP_ANONYMOUS | MAP_SHARED_VALIDATE), errno.EINVAL, "MAP_SHARED or"),
-        (MmapCall(0, PAGE, R, ANON | 0x40000), errno.EOPNOTSUPP, "leave them out"),
-        (MmapCall(0, PAGE, 0x10, ANON), errno.EINVAL, "use PROT_READ"),
+        (MmapCall(0, PAGE, R, ANON | MAP_HUGETLB), errno.ENOMEM, "leave MAP_HUGETLB out"),
+        (MmapCall(0, PAGE, R, MAP_ANONYMOUS | 0x8), errno.EINVAL, "MAP_SHARED or MAP_PRIVATE"),
+        (
+            MmapCall(0, PAGE, R, 0x80000 | MAP_SHARED_VALIDATE, READABLE),
+            errno.EOPNOTSUPP,
+            "use MAP",
+        ),
         (MmapCall(1, PAGE, R, FIXED), errno.EINVAL, "multiple of 4096"),
         (MmapCall(0, PAGE, R, MAP_PRIVATE, READABLE, 7), errno.EINVAL, "multiple of 4096"),
         (MmapCall(0, PAGE, R, MAP_PRIVATE, READABLE, -PAGE), errno.EINVAL, "offset of 0 or more"),
@@ -228,14 +235,14 @@ def test_the_other_calls_refuse_with_the_kernels_errno_and_a_cure():
     index = layout(built((0, 4, RW)))
     for args in [(1, PAGE), (0, 0), (0, -PAGE), (-PAGE, PAGE), (0, TASK + 1)]:
         assert errno_of(plan_munmap, index, *args)[0] == errno.EINVAL, args
-    assert errno_of(plan_mprotect, index, 0, PAGE, 8)[0] == errno.EINVAL
+    assert errno_of(plan_mprotect, index, 0, PAGE, 16)[0] == errno.EINVAL
     for args in [(0, -PAGE, R), (-PAGE, PAGE, R), (0, 1 << 64, R), (PAGE, 1 << 64, R)]:
         code = errno.ENOMEM
         if args[1] == 1 << 64 and not args[0]:
             assert plan_mprotect(index, *args).error.errno == code
         else:
             assert errno_of(plan_mprotect, index, *args)[0] == code
-    for args in [(1, PAGE, 4), (0, -PAGE, 4), (-PAGE, PAGE, 4), (0, PAGE, 3)]:
+    for args in [(1, PAGE, 4), (0, -PAGE, 4), (-PAGE, PAGE, 4), (0, PAGE, 5)]:
         assert errno_of(plan_madvise, index, *args)[0] == errno.EINVAL, args
 
 
@@ -254,13 +261,13 @@ def test_a_file_that_is_not_open_for_writing_stays_unwritten():
 def test_there_may_be_only_so_many_vmas():
     """A program that splits without end would take all memory for the index."""
     index = built((0, 3, RW), (4, 3, RW), (8, 3, RW))
-    full = layout(index, max_map_count=3)
+    full = layout(index, limits=Limits(max_map_count=3))
     assert errno_of(plan_munmap, full, PAGE, PAGE)[0] == errno.ENOMEM
-    assert errno_of(plan_mprotect, full, PAGE, PAGE, R)[0] == errno.ENOMEM
+    assert plan_mprotect(full, PAGE, PAGE, R).error.errno == errno.ENOMEM
     assert plan_munmap(full, 0, PAGE).edit is not None
     # The kernel's mmap lets one more be.
     assert plan_mmap(full, MmapCall(20 * PAGE, PAGE, R, FIXED)).edit is not None
-    over = layout(index, max_map_count=2)
+    over = layout(index, limits=Limits(max_map_count=2))
     assert errno_of(plan_mmap, over, MmapCall(20 * PAGE, PAGE, R, FIXED))[0] == errno.ENOMEM
 
 
@@ -268,7 +275,7 @@ def test_a_locked_mapping_keeps_its_pages():
     """MADV_DONTNEED would drop pages that are promised to stay."""
     index = RegionIndex([Region(0, PAGE, VMA(RW)), Region(PAGE, 2 * PAGE, VMA(RW | VM_LOCKED))])
     plan = plan_madvise(layout(index), 0, 2 * PAGE, 4)
-    assert (plan.zap, plan.error.errno) == (((0, PAGE),), errno.EINVAL)
+    assert (plan.spans, plan.error.errno) == (((0, PAGE),), errno.EINVAL)
 
 
 # Gaps ------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from hypothesis import given, strategies as st
 from mm.test_plan import PAGE, RW, R, applied, built, errno_of, layout, shown
 
 from aspf import mm
-from aspf.mm import VMA
-from aspf.mm._plan_flags import plan_madvise, plan_mlock
+from aspf.mm import VMA, Limits
+from aspf.mm._plan_flags import plan_madvise, plan_mlock, plan_munlock
 from aspf.ranges import Region, RegionIndex
 
 
@@ -81,9 +81,9 @@ def test_free_is_for_private_anonymous_memory_that_is_not_locked():
     """Pages of a file, or pages that are promised to stay, could be dropped."""
     index = built((0, 2, RW))
     assert plan_madvise(layout(index), 0, 2 * PAGE, mm.MADV_FREE).error is None
-    index = applied(index, plan_mlock(layout(index), PAGE, PAGE, lock=True))
+    index = applied(index, plan_mlock(layout(index), PAGE, PAGE))
     plan = plan_madvise(layout(index), 0, 2 * PAGE, mm.MADV_FREE)
-    assert (plan.zap, plan.error.errno) == ((), errno.EINVAL)
+    assert (plan.spans, plan.error.errno) == (((0, PAGE),), errno.EINVAL)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 15), st.integers(1, 8)), max_size=20))
@@ -92,7 +92,8 @@ def test_locking_any_ranges_locks_these_pages(steps):
     index, locked = built((0, 6, RW), (6, 4, R), (12, 6, RW)), set()
     mapped = {*range(10), *range(12, 18)}
     for lock, first, pages in steps:
-        plan = plan_mlock(layout(index), first * PAGE + 7, pages * PAGE - 7, lock=lock)
+        call = plan_mlock if lock else plan_munlock
+        plan = call(layout(index), first * PAGE + 7, pages * PAGE - 7)
         hole = next((n for n in range(first, first + pages) if n not in mapped), None)
         touched = range(first, first + pages if hole is None else hole)
         locked = locked.union(touched) if lock else locked.difference(touched)
@@ -102,17 +103,17 @@ def test_locking_any_ranges_locks_these_pages(steps):
         )
         index = applied(index, plan)
         assert flagged(index, mm.VM_LOCKED) == sorted(locked)
-    index = applied(index, plan_mlock(layout(index), 0, 10 * PAGE, lock=False))
-    index = applied(index, plan_mlock(layout(index), 12 * PAGE, 6 * PAGE, lock=False))
+    index = applied(index, plan_munlock(layout(index), 0, 10 * PAGE))
+    index = applied(index, plan_munlock(layout(index), 12 * PAGE, 6 * PAGE))
     assert shown(index) == shown(built((0, 6, RW), (6, 4, R), (12, 6, RW)))
 
 
 def test_what_is_no_range_and_too_many_vmas():
     """A wrong argument would be taken for a hole, or splits would go on without end."""
     index = built((0, 3, RW))
-    full = layout(index, max_map_count=1)
+    full = layout(index, limits=Limits(max_map_count=1))
     for args in [(0, -PAGE), (-PAGE, PAGE), (PAGE, 1 << 64)]:
-        assert errno_of(lambda a, n: plan_mlock(full, a, n, lock=True), *args)[0] == errno.EINVAL
-    assert plan_mlock(full, PAGE, 0, lock=True).edit is None
-    assert errno_of(lambda: plan_mlock(full, PAGE, PAGE, lock=True))[0] == errno.ENOMEM
-    assert errno_of(plan_madvise, full, PAGE, PAGE, mm.MADV_DONTFORK)[0] == errno.EAGAIN
+        assert errno_of(lambda a, n: plan_mlock(full, a, n), *args)[0] == errno.EINVAL
+    assert plan_mlock(full, PAGE, 0).edit is None
+    assert plan_mlock(full, PAGE, PAGE).error.errno == errno.ENOMEM
+    assert plan_madvise(full, PAGE, PAGE, mm.MADV_DONTFORK).error.errno == errno.EAGAIN

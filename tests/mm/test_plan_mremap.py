@@ -16,6 +16,7 @@ from aspf.mm import (
     VM_LOCKED,
     VM_MAYSHARE,
     VMA,
+    Limits,
 )
 from aspf.mm._plan_mremap import MremapCall, plan_mremap
 from aspf.ranges import Region, RegionIndex
@@ -60,16 +61,16 @@ def test_mremap_refuses_with_the_kernels_errno_and_a_cure(wrong, code, cure):
 def test_moves_stop_before_there_are_too_many_vmas():
     """A move that needs more VMAs on its way would stop in the middle."""
     index = built((0, 4, RW), (8, 2, R))
-    full = layout(index, max_map_count=7)
+    full = layout(index, limits=Limits(max_map_count=7))
     assert errno_of(plan_mremap, full, call(0, 4, 4, TO, 20))[0] == errno.ENOMEM
-    full = layout(index, max_map_count=5)
+    full = layout(index, limits=Limits(max_map_count=5))
     assert errno_of(plan_mremap, full, call(0, 4, 10, MREMAP_MAYMOVE))[0] == errno.ENOMEM
     # Two pieces: the first leaves too many for the second.
     index = built((0, 4, RW), (4, 2, R))
-    plan = plan_mremap(layout(index, max_map_count=8), call(1, 5, 5, TO, 20))
+    plan = plan_mremap(layout(index, limits=Limits(max_map_count=8)), call(1, 5, 5, TO, 20))
     assert plan.error is None
     index = built((0, 2, RW), (3, 2, RW), (6, 2, RW), (9, 2, RW), (20, 9, R))
-    plan = plan_mremap(layout(index, max_map_count=11), call(1, 9, 9, TO, 20))
+    plan = plan_mremap(layout(index, limits=Limits(max_map_count=11)), call(1, 9, 9, TO, 20))
     assert plan.error.errno == errno.ENOMEM
     assert (20, 21, "rw-") in shown(plan.index)
     assert (9, 11, "rw-") in shown(plan.index)

@@ -10,7 +10,7 @@ from mm.test_address_space import ANON, FIXED, LOCKINGS, PAGE, RW, Gate, R, sett
 from mm.test_plan import layout
 
 from aspf import mm
-from aspf.mm import AddressSpace, SegmentationFault
+from aspf.mm import AddressSpace, Limits, SegmentationFault
 from aspf.mm._plan_stack import plan_growth
 from aspf.ranges import Region, RegionIndex
 
@@ -52,7 +52,7 @@ async def test_a_write_below_a_stack_lets_it_grow(locking):
 
 async def test_a_stack_grows_no_longer_than_its_limit(locking):
     """Runaway recursion would eat all memory, or stop a page too early."""
-    async with AddressSpace(locking=locking, rlimit_stack=8 * PAGE + 100) as space:
+    async with AddressSpace(locking=locking, limits=Limits(stack=8 * PAGE + 100)) as space:
         await stack_of(space, 2)
         await space.read(below(8), 1)
         with pytest.raises(SegmentationFault, match="MAPERR"):
@@ -250,13 +250,64 @@ def test_a_moved_stack_ends_at_page_0_of_its_numbers():
     """Pages of a stack that mremap has moved up would get numbers below 0."""
     high = mm.VMA(R | mm.VM_GROWSDOWN, origin=below(3))
     index = RegionIndex([Region(below(1), TOP, high)])
-    assert plan_growth(layout(index), below(3)) is not None
-    assert plan_growth(layout(index), below(4)) is None
+    assert plan_growth(layout(index), below(3)).edit is not None
+    assert plan_growth(layout(index), below(4)).edit is None
 
 
 async def test_a_large_stack_keeps_its_room_free():
     """Mappings would be placed where the stack may grow."""
     for limit in (8 << 20, 1 << 30):
-        async with AddressSpace(rlimit_stack=limit) as space:
+        async with AddressSpace(limits=Limits(stack=limit)) as space:
             address = await space.mmap(0, PAGE, RW, ANON)
             assert mm.TASK_SIZE - address == max(limit, 1 << 27) + PAGE
+    # Without a limit it may have most of the space.
+    async with AddressSpace(limits=Limits(stack=None)) as space:
+        assert await space.mmap(0, PAGE, RW, ANON) < mm.TASK_SIZE // 6
+        await stack_of(space, 1)
+        await space.read(below(9000), 1)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(address_space=4 * PAGE),
+        Limits(locked=4 * PAGE),
+        Limits(total_memory=2 * PAGE),
+    ],
+    ids=["address space", "locked memory", "overcommit"],
+)
+async def test_a_stack_asks_the_limits_before_it_grows(limits):
+    """Touching memory would give what mmap refuses."""
+    async with AddressSpace(limits=limits) as space:
+        flags = mm.MAP_LOCKED if limits.locked == 4 * PAGE else 0
+        await space.mmap(below(2), 2 * PAGE, RW, FIXED | mm.MAP_GROWSDOWN | flags)
+        await space.read(below(3), 1)
+        with pytest.raises(SegmentationFault, match="MAPERR") as caught:
+            await space.read(below(6), 1)
+        assert "a stack that grows to" in str(caught.value.__cause__)
+
+
+async def test_a_stack_waits_for_memory_that_is_being_given_back():
+    """A fault would be SIGSEGV for want of memory that munmap is just freeing."""
+    gate = Gate()
+    async with AddressSpace(limits=Limits(address_space=4 * PAGE), pager=gate) as space:
+        await stack_of(space, 1)
+        await space.mmap(below(1000), 3 * PAGE, RW, FIXED)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(space.fault, below(1000))
+            await settle_down()
+            tasks.start_soon(space.munmap, below(1000), 3 * PAGE)
+            await settle_down()
+            tasks.start_soon(space.fault, below(2))
+            await settle_down()
+            assert spans(space) == [(-1, 0)]
+            gate.go.set()
+        assert spans(space) == [(-2, 0)]
+
+
+async def test_linux_promises_the_growth_of_any_stack():
+    """The count would differ from Linux's where a stack may not be written to."""
+    async with AddressSpace() as space:
+        await space.mmap(below(1), PAGE, R, FIXED | mm.MAP_GROWSDOWN)
+        await space.read(below(3), 1)
+        assert space.statistics().committed == 2
