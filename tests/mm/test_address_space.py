@@ -236,7 +236,7 @@ async def test_after_closing_everything_is_refused(locking):
     space = AddressSpace(locking=locking)
     async with space:
         await space.mmap(at(0), PAGE, RW, FIXED)
-        assert "1 VMAs, 0 pages, 0 unsettled" in repr(space)
+        assert "1 VMAs (anonymous 4 KiB), 0 pages, 0 unsettled" in repr(space)
     for call in (
         lambda: space.mmap(at(0), PAGE, RW, FIXED),
         lambda: space.munmap(at(0), PAGE),
