@@ -108,6 +108,31 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", f"--data-file={COVERAGE / '.coverage'}", config)
 
 
+@nox.session(python=ONE, requires=["wheel"])
+def released(session: nox.Session) -> None:
+    """Find the bugs of released packages, in the versions that examples/released/ names."""
+    _install_wheel(session, "hypothesis", "pytest")
+    rounds: list[dict[str, str]] = []
+    names: list[list[str]] = []
+    for example in sorted(ROOT.glob("examples/released/*.py")):
+        package, version = example.read_text("utf-8").split(":")[0].strip('"').split()
+        at = next((i for i, pins in enumerate(rounds) if package not in pins), len(rounds))
+        if at == len(rounds):
+            rounds.append({})
+            names.append([])
+        rounds[at][package] = version
+        names[at].append(example.stem)
+    config = ROOT / "pyproject.toml"
+    tests = ROOT / "tests" / "released"
+    for pins, wanted in zip(rounds, names, strict=True):
+        session.install(*(f"{package}=={version}" for package, version in pins.items()))
+        session.run(
+            *("pytest", f"--config-file={config}", f"--rootdir={ROOT}", "-p", "no:cacheprovider"),
+            str(tests),
+            env={"ASPF_RELEASED": " ".join(wanted)},
+        )
+
+
 @nox.session(python=ONE)
 def lint(session: nox.Session) -> None:
     """Check style and format of everything."""

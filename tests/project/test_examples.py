@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from _golden import check_golden
 
-EXAMPLES = sorted(Path(__file__).parents[2].joinpath("examples").rglob("*.py"))
+# Those of released/ need packages in versions with a bug: see tests/released.
+EXAMPLES = sorted(
+    example
+    for example in Path(__file__).parents[2].joinpath("examples").rglob("*.py")
+    if example.parent.name != "released"
+)
 RACES = [example.stem for example in EXAMPLES if example.parent.name == "races"]
 GOLDEN = Path(__file__).parent / "golden"
 
