@@ -28,7 +28,10 @@ MREMAP_DONTUNMAP leaves it mapped). The pages move when the edit settles, so tha
 flight has still put at the source moves along, and before anybody may fault at the destination.
 
 With both, "not found" means "not mapped": a lookup can't meet a layout that is half changed, and
-MAPERR is raised only for a hole.
+MAPERR is raised only for a hole, in which no stack can grow either.
+
+`fork` copies the entries under what is published, in one step. It waits while anything is
+reserved, for then some of those entries are the old ones, or still elsewhere (rule T again).
 
 Who may change what
 ===================
@@ -69,6 +72,7 @@ from ._constants import (
 from ._fault import handle_mm_fault
 from ._file import MappedFile, ZeroPager
 from ._flight import SingleFlight
+from ._fork import copy_page_table, plan_fork
 from ._limits import LINUX_LIMITS, NOTHING, Limits, Usage, usage_of, usage_of_regions
 from ._map_picture import MapPicture, size_text
 from ._page import ZERO_PAGE
@@ -539,6 +543,51 @@ class AddressSpace:
             self._brk = plan.address
         return outcome
 
+    async def fork(self) -> AddressSpace:
+        """Return a copy of the address space, as a child process gets it.
+
+        Use it as ``async with await space.fork() as child:``. It has the options of this one, the
+        same heap and limits, and its own statistics. Both read the same private pages until one of them
+        writes to a page, and gets its own then; shared mappings stay shared. What was given
+        MADV_DONTFORK is not there, what was given MADV_WIPEONFORK is empty, and nothing is locked
+        or will be (`mlockall`).
+
+        It takes everything in one step. A mapping that is replaced or moved just now is waited
+        for: else its pages would be at the old place, or be the old ones. Always a checkpoint. A
+        cancelled call has made nothing.
+
+        Raises:
+            OSError: ENOMEM if `Limits` don't allow to promise so much memory to both.
+            ClosedResourceError: After `aclose`.
+
+        Complexity: O(VMAs + pages of private mappings).
+        """
+        await checkpoint()
+        outcome = await self._step(self._try_fork)
+        while not isinstance(outcome, AddressSpace):
+            await self._wait_for(outcome)
+            outcome = await self._step(self._try_fork)
+        return outcome
+
+    def _try_fork(self) -> AddressSpace | Drain[VMA]:
+        """Fork, or return what has to settle before it can be tried again."""
+        layout = self._current_layout()
+        if self._reserved:
+            return self._reserved[0].drain
+        child = AddressSpace(
+            locking=self.locking,
+            pager=self.pager,
+            start_brk=self._start_brk,
+            **self._layout.keywords,
+        )
+        child._brk = self._brk
+        child._publish(plan_fork(layout), child._reserved)
+        for region in child._map.index:
+            if region.payload.file is not None:
+                region.payload.file.mapped_by(child)
+        copy_page_table(child._map.index, self.page_table, child.page_table)
+        return child
+
     async def munmap(self, address: int, length: int) -> None:
         """Unmap a range; holes in it are no error.
 
@@ -595,7 +644,7 @@ class AddressSpace:
 
         MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_DONTFORK, MADV_DOFORK, MADV_WIPEONFORK,
         MADV_KEEPONFORK, MADV_DONTDUMP, MADV_DODUMP, MADV_HUGEPAGE and MADV_NOHUGEPAGE set and clear
-        flags, which decide what may merge.
+        flags, which decide what may merge and what `fork` leaves out.
 
         A checkpoint comes first: a call that is cancelled there has done nothing. One that is
         cancelled while it brings pages has brought some.

@@ -227,22 +227,32 @@ def coalesce(pieces: Sequence[Piece]) -> list[Piece]:
     return merged
 
 
-def edit_of(layout: Layout, old: Sequence[Region[VMA]], new: Sequence[Piece]) -> Edit[VMA]:
-    """Make the edit, without the regions at its two ends that stay what they are."""
+def edit_of(
+    layout: Layout, old: Sequence[Region[VMA]], new: Sequence[Piece], emptied: Span = (0, 0)
+) -> Edit[VMA]:
+    """Make the edit, without the regions at its two ends that stay what they are.
+
+    A region that overlaps *emptied* does not: its pages go, so the edit has to wait for its holders
+    and for every earlier edit of that range, also where it is then mapped as before.
+    """
+
+    def stays(region: Region[VMA], piece: Piece) -> bool:
+        is_same = region.payload is piece.vma and region.start == piece.start
+        is_emptied = region.start < emptied[1] and emptied[0] < region.end
+        return is_same and region.end == piece.end and not is_emptied
+
     first, last_old, last_new = 0, len(old), len(new)
-    while first < min(last_old, last_new) and _is_same(old[first], new[first]):
+    while first < min(last_old, last_new) and stays(old[first], new[first]):
         first += 1
-    while min(last_old, last_new) > first and _is_same(old[last_old - 1], new[last_new - 1]):
+    while min(last_old, last_new) > first and stays(old[last_old - 1], new[last_new - 1]):
         last_old, last_new = last_old - 1, last_new - 1
     regions = tuple(Region(p.start, p.end, p.vma) for p in new[first:last_new])
     return Edit(tuple(old[first:last_old]), regions, layout.index.version)
 
 
-def _is_same(region: Region[VMA], piece: Piece) -> bool:
-    return region.payload is piece.vma and (region.start, region.end) == (piece.start, piece.end)
-
-
-def merge_into(layout: Layout, old: Sequence[Region[VMA]], pieces: Sequence[Piece]) -> Edit[VMA]:
+def merge_into(
+    layout: Layout, old: Sequence[Region[VMA]], pieces: Sequence[Piece], emptied: Span = (0, 0)
+) -> Edit[VMA]:
     """Merge the pieces that replace *old* with each other and with the neighbours on both sides."""
     index = layout.index
     previous = index.find(pieces[0].start - 1)
@@ -250,7 +260,7 @@ def merge_into(layout: Layout, old: Sequence[Region[VMA]], pieces: Sequence[Piec
     before = () if previous is None else (previous,)
     after = () if following is None else (following,)
     merged = coalesce([*map(unchanged, before), *pieces, *map(unchanged, after)])
-    return edit_of(layout, (*before, *old, *after), merged)
+    return edit_of(layout, (*before, *old, *after), merged, emptied)
 
 
 def unchanged(region: Region[VMA]) -> Piece:

@@ -211,7 +211,7 @@ def plan_mmap(layout: Layout, call: MmapCall) -> Plan:
         except NoRoom as refusal:
             edit = edit_of(layout, old, [*left, *right])
             return Plan(edit or None, zap=zap, error=refusal)
-    edit = merge_into(layout, old, [*left, new, *right])
+    edit = merge_into(layout, old, [*left, new, *right], (start, end))
     is_wanted = flags & VM_LOCKED or call.flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
     return Plan(edit, zap=zap, populate=((start, end),) if is_wanted else (), address=start)
 

@@ -77,16 +77,25 @@ class Anon:
     """The handle of an anonymous identity: None until the first write fault, then one object.
 
     Two VMAs that have the same identity may become one; two that have different ones never.
+
+    Attributes:
+        identity: None until the first write fault.
+        is_inherited: A fork made it, in the child. Its pages may be the parent's too, so it stays
+            with the VMA that was forked and is never taken over by a neighbour, as in Linux where
+            the ``anon_vma_chain`` has several entries then.
     """
 
-    __slots__ = ("identity",)
+    __slots__ = ("identity", "is_inherited")
 
-    def __init__(self, identity: object = None) -> None:
+    def __init__(self, identity: object = None, *, is_inherited: bool = False) -> None:
         # Invariant: set once, in the step that installs the first private writable page.
         self.identity: object = identity
+        self.is_inherited: Final = is_inherited
 
     def __repr__(self) -> str:
-        return "<Anon unfaulted>" if self.identity is None else f"<Anon {id(self.identity):#x}>"
+        if self.identity is None:
+            return "<Anon unfaulted>"
+        return f"<Anon {id(self.identity):#x}{', inherited' if self.is_inherited else ''}>"
 
 
 @final
@@ -144,13 +153,27 @@ class VMA:
 
         The one place that decides it, for mmap, mprotect and all that come later: same flags,
         same object and name, contiguous offsets, and at most one anonymous identity, which the
-        merged VMA inherits.
+        merged VMA takes over (but see `Anon.is_inherited`).
         """
         if not self._same_object(right) or self.flags != right.flags:
             return None
-        if right.anon.identity is None or right.anon.identity is self.anon.identity:
+        if right.anon.identity is self.anon.identity:
             return self
-        return right if self.anon.identity is None else None
+        if right.anon.identity is None:
+            return None if self.anon.is_inherited else self
+        return right if self.anon.identity is None and not right.anon.is_inherited else None
+
+    def forked(self) -> VMA | None:
+        """Return the payload in a child process; None if it does not inherit it.
+
+        Locks are not inherited. Memory that was written to gets an identity of its own, each VMA
+        another: pieces that the parent can merge stay apart in the child.
+        """
+        if self.flags & VM_DONTCOPY:
+            return None
+        is_written = self.anon.identity is not None and not self.flags & VM_WIPEONFORK
+        anon = Anon(object(), is_inherited=True) if is_written else Anon()
+        return replace(self, flags=self.flags & ~VM_LOCKED, anon=anon)
 
     def may_share_anon(self, neighbour: VMA) -> bool:
         """Tell whether a first write fault may take over the neighbour's identity.
@@ -160,6 +183,7 @@ class VMA:
         """
         return (
             neighbour.anon.identity is not None
+            and not neighbour.anon.is_inherited
             and self._same_object(neighbour)
             and not (self.flags ^ neighbour.flags) & ~VM_ACCESS
         )

@@ -56,7 +56,7 @@ def test_random_sequences_have_the_kernels_results_and_layouts(kind):
 
 
 EXTRA = load("extra.json")
-# The rest: brk is in test_brk.py, gaps are in test_plan.py, and fork is not built yet.
+# The rest: brk is in test_brk.py, gaps are in test_plan.py, fork is in test_fork.py.
 OPENED = [case for case in EXTRA if case["group"] == "fd-perm"]
 
 

@@ -97,6 +97,14 @@ def test_the_eight_classic_merges(before, protect, after):
     assert shown(index) == after
 
 
+def test_what_is_replaced_alike_is_retired_all_the_same():
+    """MAP_FIXED over memory like it would not wait for those who still fill the old pages."""
+    index = built((0, 8, RW))
+    plan = plan_mmap(layout(index), MmapCall(2 * PAGE, 2 * PAGE, RW, FIXED))
+    assert plan.edit.old == tuple(index)
+    assert shown(index.edited(plan.edit)) == shown(index)
+
+
 calls = st.lists(
     st.tuples(
         st.sampled_from(["mmap", "munmap", "mprotect"]),
