@@ -571,7 +571,9 @@ class AddressSpace:
 
     def _try_fork(self) -> AddressSpace | Drain[VMA]:
         """Fork, or return what has to settle before it can be tried again."""
-        layout = self._current_layout()
+        plan = self._planned(plan_fork)
+        if not isinstance(plan, Plan):
+            return plan
         if self._reserved:
             return self._reserved[0].drain
         child = AddressSpace(
@@ -581,7 +583,7 @@ class AddressSpace:
             **self._layout.keywords,
         )
         child._brk = self._brk
-        child._publish(plan_fork(layout), child._reserved)
+        child._publish(plan, child._reserved)
         for region in child._map.index:
             if region.payload.file is not None:
                 region.payload.file.mapped_by(child)

@@ -19,7 +19,7 @@ from aspf.ranges import Edit, Region
 from ._constants import PROT_WRITE
 from ._limits import has_memory, too_little_memory, usage_of_regions
 from ._page_table import Entry
-from ._pieces import Plan, fail
+from ._pieces import Plan, refuse
 from ._vma import VM_WIPEONFORK
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def plan_fork(parent: Layout) -> Plan:
     """Plan the layout of a child, on an empty index: all but what MADV_DONTFORK has left out.
 
     Raises:
-        OSError: ENOMEM if it is promised more memory than there may be, beside its parent.
+        NoRoom: If it is promised more memory than there may be, beside its parent.
     """
     inherited = ((region, region.payload.forked()) for region in parent.index)
     new = tuple(Region(r.start, r.end, vma) for r, vma in inherited if vma is not None)
@@ -44,7 +44,7 @@ def plan_fork(parent: Layout) -> Plan:
     for region in new:
         more = usage_of_regions((region,))
         if not has_memory(parent.limits, used, more.committed):
-            fail(errno.ENOMEM, "fork()", *too_little_memory(parent.limits))
+            refuse(errno.ENOMEM, "fork()", *too_little_memory(parent.limits))
         used = used.plus(more)
     return Plan(Edit((), new, 0))
 
