@@ -26,7 +26,7 @@ from aspf.race._history import History, linearizable
 from aspf.race._hook import note
 from aspf.race._limits import Progress
 from aspf.race._linearize import Call
-from aspf.race._marks import may_cancel
+from aspf.race._marks import may_cancel, point
 from aspf.race._minimal import Minimal, Switch
 from aspf.race._outcomes import outcome_table
 from aspf.race._recording import Recording
@@ -66,6 +66,7 @@ __all__ = (
     "note",
     "outcome_table",
     "parse_token",
+    "point",
     "record",
     "replay",
 )

@@ -19,8 +19,8 @@ Three things go beyond the paper, whose tasks never block each other:
   else changes that cell first conflicts with the step himself.
 - A step that cancels other tasks (an exception that leaves a task does) has effects on steps far
   back: all branches are opened everywhere on the path.
-- So they are when a run is cut short, since then the races of its rest are unseen, and as soon as
-  a cancellation may come.
+- So they are at a step that may have touched anything; when a run is cut short, since then the
+  races of its rest are unseen; and as soon as a cancellation may come.
 
 "Ordered" is kept in vector clocks: for each step, the last step of each task that happened before
 it or is it.
@@ -35,7 +35,8 @@ from aspf.race._actions import TIME, task_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aspf.race._engine import Footprint, Schedule
+    from aspf.race._engine import Schedule
+    from aspf.race._footprint import Footprint
 
 __all__ = ("Causality", "Step", "open_all")
 
@@ -86,11 +87,10 @@ class Causality:
     def __init__(self) -> None:
         self._clocks: dict[int, Clock] = {}
         self._ended_children: dict[int, Clock] = {}
-        # Of each place and lifetime: the clocks of those who wrote, accessed, freed it, joined.
+        # Of each place: the clocks of those who wrote it, and who accessed it, joined.
         self._writes: dict[int, Clock] = {}
         self._accesses: dict[int, Clock] = {}
-        self._frees: dict[int, Clock] = {}
-        # The steps that accessed a place, or something in a lifetime (or freed it).
+        # The steps that accessed a place.
         self._steps_at: dict[int, list[int]] = {}
 
     def advance(self, path: Sequence[Step], at: int, schedule: Schedule, *, is_new: bool) -> None:
@@ -104,6 +104,12 @@ class Causality:
             everything = _join(*self._clocks.values())
             self._clocks = {task: dict(everything) for task in self._clocks}
             return
+        if footprint.unknown:
+            if is_new:
+                open_all(path[: at + 1])
+            step.clock = _join(*self._clocks.values())
+            step.clock[step.task] = at
+            self._clocks = {task: dict(step.clock) for task in self._clocks}
         before = self._clocks.get(step.task, {})
         step.clock = self._clock_of(step.task, at, footprint)
         if is_new:
@@ -124,30 +130,25 @@ class Causality:
 
     def _clock_of(self, task: int, at: int, footprint: Footprint) -> Clock:
         """All that is ordered before a step, and the step."""
-        before = [self._clocks.get(task, {}), self._frees.get(footprint.lifetime, {})]
-        if footprint.frees:
-            before.append(self._accesses.get(footprint.lifetime, {}))
-        elif footprint.place != -1:
-            clocks = self._accesses if footprint.writes else self._writes
-            before.append(clocks.get(footprint.place, {}))
+        before = [self._clocks.get(task, {})]
+        before += [self._writes[place] for place in footprint.reads if place in self._writes]
+        before += [self._accesses[place] for place in footprint.writes if place in self._accesses]
         clock = _join(*before)
         clock[task] = at
         return clock
 
     def _enter(self, at: int, clock: Clock, footprint: Footprint) -> None:
-        for place in {footprint.place, footprint.lifetime} - {-1}:
+        for place in footprint.places:
             _join_into(self._accesses, place, clock)
             self._steps_at.setdefault(place, []).append(at)
-        if footprint.frees:
-            _join_into(self._frees, footprint.lifetime, clock)
-        elif footprint.writes:
-            _join_into(self._writes, footprint.place, clock)
+        for place in footprint.writes:
+            _join_into(self._writes, place, clock)
 
     def _order_tasks(
         self, task: int, clock: Clock, footprint: Footprint, schedule: Schedule
     ) -> None:
         self._clocks[task] = clock
-        for other in footprint.touched:
+        for other in footprint.touched | footprint.started:
             _join_into(self._clocks, other, clock)
         parent = schedule.parent_of_ended(task)
         if parent is None:
@@ -166,10 +167,9 @@ class Causality:
             footprint: What this one touched.
         """
         task = path[-1].task
-        # Whatever conflicts with an access within a lifetime is listed there.
-        where = footprint.place if footprint.lifetime == -1 else footprint.lifetime
+        steps = {at for place in footprint.places for at in self._steps_at.get(place, ())}
         between: Clock = {}
-        for at in reversed(self._steps_at.get(where, [])):
+        for at in sorted(steps, reverse=True):
             step = path[at]
             assert step.footprint is not None
             if before.get(step.task, -1) >= at or not step.footprint.conflicts(footprint):
@@ -177,7 +177,7 @@ class Causality:
             if between.get(step.task, -1) >= at and not footprint.waits:
                 continue
             between = _join(between, step.clock)
-            had_to_wait = before.get(task, -1) < at and task not in step.actions
+            had_to_wait = footprint.waits and before.get(task, -1) < at and task not in step.actions
             if not had_to_wait:
                 _open_reverse(path, at)
 

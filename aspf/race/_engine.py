@@ -58,6 +58,7 @@ import types
 import warnings
 from collections import deque
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 import trio
@@ -69,7 +70,9 @@ from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
 from aspf.race import _hook
 from aspf.race._actions import TIME, cancellation, scope_of, task_of
 from aspf.race._cell import Lifetime
+from aspf.race._footprint import NOTHING, Footprint, touch_of
 from aspf.race._frames import is_library, is_ours
+from aspf.race._primitives import number_of_outsider
 from aspf.race._record import name_of
 from aspf.race._runner import Clock, close, drive, make_runner
 
@@ -79,8 +82,11 @@ if TYPE_CHECKING:
     from aspf.race._cell import Cell
     from aspf.race._settings import Settings
 
-__all__ = ("NOTHING", "Chooser", "Footprint", "Schedule", "Sleeper", "Strand")
+__all__ = ("Chooser", "Schedule", "Sleeper", "Strand")
 
+_NONE: Final[frozenset[int]] = frozenset()
+# Cells are numbered from 0, in the order in which they are first announced.
+_OF_A_THING: Final = 1 << 61
 # A teardown that takes longer than this isn't going to end.
 TEARDOWN_STEPS: Final = 10_000
 
@@ -91,27 +97,6 @@ class Operation(NamedTuple):
     place: Cell[Any] | Lifetime
     writes: bool
     condition: Callable[[Any], bool] | None
-
-
-class Footprint(NamedTuple):
-    """All that one action touched; places are numbered in the order of their first access."""
-
-    place: int  # -1: no access
-    lifetime: int  # of the place; of the freed memory itself if *frees*; -1: none
-    writes: bool
-    frees: bool
-    touched: frozenset[int]  # tasks that it started, woke or cancelled
-    cancelled: bool = False  # whether it cancelled any of them
-    waits: bool = False  # for a condition on the place
-
-    def conflicts(self, other: Footprint) -> bool:
-        """Tell whether the two accesses may not be exchanged."""
-        if self.frees or other.frees:
-            return self.lifetime == other.lifetime != -1
-        return self.place == other.place != -1 and (self.writes or other.writes)
-
-
-NOTHING: Final = Footprint(-1, -1, writes=False, frees=False, touched=frozenset())
 
 
 class Sleeper(NamedTuple):
@@ -174,14 +159,39 @@ class Mark(NamedTuple):
 class Strand:
     """One task of the program, as a schedule knows it."""
 
-    __slots__ = ("_name", "_strands", "cancelled", "marks", "number", "operation", "task")
+    __slots__ = (
+        "_name",
+        "_strands",
+        "cancelled",
+        "made",
+        "marks",
+        "number",
+        "operation",
+        "origin",
+        "pending",
+        "point",
+        "sleeps_on",
+        "task",
+    )
 
-    def __init__(self, task: trio.lowlevel.Task, number: int, strands: list[Strand]) -> None:
+    def __init__(
+        self, task: trio.lowlevel.Task, number: int, strands: list[Strand], origin: int
+    ) -> None:
         self.task = task
         self.number = number
+        # Who started it, and as which of the things that it made: the same in every schedule in
+        # which it is started at all, whatever its number is there.
+        self.origin = origin
+        self.made = 0
         self._strands = strands
         self._name = ""
         self.operation: Operation | None = None
+        # The access that it will begin with when it is resumed, where that is known of a primitive;
+        # and at what point it stands, if it has a name.
+        self.pending: Footprint | None = None
+        self.point = ""
+        # The primitive that it sleeps on, and whether waking it writes that.
+        self.sleeps_on: tuple[object, bool] | None = None
         # Invariant: the k-th one has number k; the first is around the task itself, if that may be
         # cancelled, else a place is left for it.
         self.marks: list[Mark | None] = [None]
@@ -272,6 +282,15 @@ class Schedule:
         self._stepped: Strand | None = None  # only while somebody watches
         self._writers: dict[Cell[Any] | Lifetime, Strand] = {}  # the last ones; likewise
         self._touched: list[int] = []
+        self._started: list[int] = []
+        # What the action has accessed of the primitives so far.
+        self._reads: set[int] = set()
+        self._writes: set[int] = set()
+        self._unknown = False
+        # Invariant: keeps each object that has a number alive, so that no other has its address.
+        self._things: dict[int, tuple[int, object]] = {}
+        self._made = 0  # by nobody in particular
+        self._thread = get_ident()
         self._cancelled_others = False
         self._places: dict[Cell[Any] | Lifetime, int] = {}
         self._last_operation: Operation | None = None
@@ -346,12 +365,19 @@ class Schedule:
 
     def append(self, task: trio.lowlevel.Task) -> None:
         """Take a task that has become runnable (``runner.runq.append``)."""
-        strand = self._by_task[task] if task in self._by_task else self._meet(task)
+        if task in self._by_task:
+            strand = self._by_task[task]
+            if strand is not None and strand is not self._running:
+                self._touched.append(strand.number)
+                if strand.sleeps_on is not None:
+                    self.access(*strand.sleeps_on)
+        else:
+            strand = self._meet(task)
+            if strand is not None:
+                self._started.append(strand.number)
         if strand is None:
             self._system.append(task)
             return
-        if strand is not self._running:
-            self._touched.append(strand.number)
         operation = strand.operation = self._announced
         self._announced = None
         if operation is None or operation.condition is None:
@@ -391,7 +417,7 @@ class Schedule:
             self._by_task[task] = None
             return None
         number = len(self.strands)
-        strand = self._by_task[task] = Strand(task, number, self.strands)
+        strand = self._by_task[task] = Strand(task, number, self.strands, self._new_origin())
         self.strands.append(strand)
         if self._cancel and self._cancel_each and number > 0:
             mark = strand.marks[0] = Mark(strand, 0, trio.CancelScope(), "")
@@ -420,9 +446,7 @@ class Schedule:
                 self._end("pruned")
                 break
             self.actions.append(action)
-            self._touched.clear()
-            self._cancelled_others = False
-            self._last_operation = None
+            self._forget_the_last_action()
             if action >= 0:
                 return self._take(action)
             if action == TIME:
@@ -479,7 +503,8 @@ class Schedule:
             self._ready.remove(number)
         if not strand.task._cancel_status.effectively_cancelled:
             self._last_operation = strand.operation
-        strand.operation = None
+        strand.operation = strand.pending = None
+        strand.point = ""
         if self._watcher is not None:
             if self._last_operation is not None and self._last_operation.writes:
                 self._writers[self._last_operation.place] = strand
@@ -525,11 +550,32 @@ class Schedule:
     def footprint(self) -> Footprint:
         """Say all that the last action touched, for a search that reduces."""
         access = self._footprint_of(self._last_operation)
-        return access._replace(touched=frozenset(self._touched), cancelled=self._cancelled_others)
+        # Who woke or cancelled a task also did so to a task that it had just started.
+        touched = frozenset(self._touched).difference(self._started)
+        if not (self._reads or self._writes or touched or self._started or self._unknown):
+            return access
+        return access._replace(
+            reads=access.reads.union(self._reads),
+            writes=access.writes.union(self._writes, map(touch_of, touched)),
+            touched=touched,
+            started=frozenset(self._started),
+            cancelled=self._cancelled_others,
+            unknown=self._unknown,
+        )
 
     def announced(self, number: int) -> Footprint:
         """Say what access the task has announced; `NOTHING` if it has not."""
-        return self._footprint_of(self.strands[number].operation)
+        strand = self.strands[number]
+        return strand.pending or self._footprint_of(strand.operation)
+
+    def _forget_the_last_action(self) -> None:
+        self._touched.clear()
+        self._started.clear()
+        self._reads.clear()
+        self._writes.clear()
+        self._unknown = self._cancelled_others = False
+        self._last_operation = None
+        self._running = None
 
     def parent_of_ended(self, number: int) -> int | None:
         """Say whose nursery the task was in, if it has ended and was in anybody's."""
@@ -564,15 +610,14 @@ class Schedule:
         if operation is None:
             return NOTHING
         place = operation.place
+        it = frozenset((self._places[place],))
         if isinstance(place, Lifetime):
-            return NOTHING._replace(lifetime=self._places[place], writes=True, frees=True)
-        lifetime = -1 if place.lifetime is None else self._places[place.lifetime]
-        return NOTHING._replace(
-            place=self._places[place],
-            lifetime=lifetime,
-            writes=operation.writes,
-            waits=operation.condition is not None,
-        )
+            return Footprint(writes=it)
+        waits = operation.condition is not None
+        memory = _NONE if place.lifetime is None else frozenset((self._places[place.lifetime],))
+        if operation.writes:
+            return Footprint(memory, it, waits=waits)
+        return Footprint(it | memory, waits=waits)
 
     def note_cancellations(self) -> None:
         """Count the runnable tasks that the last action cancelled among those it touched.
@@ -585,13 +630,95 @@ class Schedule:
             cancelled = strand.task._cancel_status.effectively_cancelled
             if cancelled and not strand.cancelled:
                 self._touched.append(number)
-                self._cancelled_others |= strand is not self._running
+                if strand is not self._running and number not in self._started:
+                    self._cancelled_others = True
             strand.cancelled = cancelled
 
     def _number(self, place: Cell[Any] | Lifetime) -> None:
         self._places.setdefault(place, len(self._places))
         if not isinstance(place, Lifetime) and place.lifetime is not None:
             self._places.setdefault(place.lifetime, len(self._places))
+
+    # -- the primitives' hook --------------------------------------------------------------
+
+    def made(self, thing: object) -> None:
+        """Give a primitive a number, the same in every schedule in which it is made."""
+        if get_ident() == self._thread and self.verdict is None:
+            self._things[id(thing)] = self._new_origin(), thing
+
+    def access(self, thing: object, writes: bool) -> None:  # noqa: FBT001
+        """Take note that the last action has accessed a primitive."""
+        if get_ident() == self._thread and self.verdict is None:
+            number = self._number_of(thing)
+            if writes:
+                self._writes.add(number)
+            else:
+                self._reads.add(number)
+
+    def access_anything(self) -> None:
+        """Take note that the last action may have accessed anything."""
+        if get_ident() == self._thread:
+            self._unknown = True
+
+    def depend_on(self, task: trio.lowlevel.Task) -> None:
+        """Take note that the last action asked about a task."""
+        strand = self._by_task.get(task)
+        if strand is not None and strand is not self._running:
+            self._touched.append(strand.number)
+
+    def sleep_on(self, thing: object, writes: bool) -> None:  # noqa: FBT001
+        """Take note that the running task may go to sleep on a primitive."""
+        if self._running is not None and get_ident() == self._thread:
+            self._running.sleeps_on = thing, writes
+
+    def moved(self, task: trio.lowlevel.Task, thing: object) -> None:
+        """Take note that a sleeping task sleeps on another primitive now."""
+        strand = self._by_task.get(task)
+        if strand is not None:
+            strand.sleeps_on = thing, True
+
+    def woken(self) -> None:
+        """Take note that the running task sleeps no more."""
+        if self._running is not None and get_ident() == self._thread:
+            self._running.sleeps_on = None
+
+    @types.coroutine
+    def before(
+        self,
+        thing: object,
+        writes: bool,  # noqa: FBT001
+        what: str,
+    ) -> Generator[Any, Any, None]:
+        """Stand before an operation on a primitive, where the level has a point there."""
+        strand = self._running if get_ident() == self._thread else None
+        if self.level == "contract" and strand is not None and self.verdict is None:
+            place = frozenset((self._number_of(thing),))
+            strand.pending = Footprint(writes=place) if writes else Footprint(place)
+            strand.point = f"before {what}"
+            # Whether the task is cancelled is for the operation to find out.
+            yield CancelShieldedCheckpoint
+
+    @types.coroutine
+    def point(self, name: str) -> Generator[Any, Any, None]:
+        """Stand at a point that the program has named."""
+        if self._running is not None:
+            self._running.point = f"at the point {name!r}"
+        yield CancelShieldedCheckpoint
+        _run.GLOBAL_RUN_CONTEXT.task._cancel_points += 1
+        _raise_if_cancelled("at a point")
+
+    def _number_of(self, thing: object) -> int:
+        if id(thing) in self._things:
+            return self._things[id(thing)][0]
+        return _OF_A_THING | number_of_outsider(thing)
+
+    def _new_origin(self) -> int:
+        """Number what is made now: by who makes it, and how much he has made before."""
+        if self._running is None:
+            self._made += 1
+            return _mix(0, self._made)
+        self._running.made += 1
+        return _mix(self._running.origin, self._running.made)
 
     # -- the cells' hook -------------------------------------------------------------------
 
@@ -608,12 +735,8 @@ class Schedule:
         # the numbers must be the same in every run that begins with the same steps.
         self._number(place)
         yield CancelShieldedCheckpoint
-        task = _run.GLOBAL_RUN_CONTEXT.task
-        task._cancel_points += 1
-        if task._cancel_status.effectively_cancelled:
-            # Raised here and now: trio's own checkpoint would take two more steps for it, which
-            # no other task can tell apart.
-            raise trio.Cancelled._create(source="explicit", reason="cancelled at an access")
+        _run.GLOBAL_RUN_CONTEXT.task._cancel_points += 1
+        _raise_if_cancelled("at an access")
         if condition is not None and not _is_freed(place):
             condition(place._value)  # type: ignore[union-attr]
 
@@ -699,6 +822,8 @@ class Schedule:
         """Say what the task does after its step; nothing if it goes on with an access."""
         if not strand.is_alive:
             return "" if strand.number == 0 else "ends"
+        if strand.is_queued and strand.point:
+            return f"yields {strand.point}"
         if strand.is_queued and strand.operation is not None:
             waits = strand.operation.condition is not None and not strand.holds()
             return f"sleeps: waits for {strand.operation.place.name}" if waits else ""
@@ -706,6 +831,19 @@ class Schedule:
         if sleeper.awaits_children:
             return ""
         return f"{'yields in' if strand.is_queued else 'sleeps: waits for'} {sleeper.what}"
+
+
+def _raise_if_cancelled(where: str) -> None:
+    if _run.GLOBAL_RUN_CONTEXT.task._cancel_status.effectively_cancelled:
+        # Raised here and now: trio's own checkpoint would take two more steps for it, which no
+        # other task can tell apart.
+        raise trio.Cancelled._create(source="explicit", reason=f"cancelled {where}")
+
+
+def _mix(origin: int, count: int) -> int:
+    # Hashes of numbers are the same in every process. If two should be the same, accesses are
+    # taken to conflict that don't: a schedule too many, never one too few.
+    return _OF_A_THING | hash((origin, count)) & _OF_A_THING - 1
 
 
 def _is_freed(place: Cell[Any] | Lifetime) -> bool:
@@ -766,7 +904,7 @@ def _describe_sleeper(strand: Strand, known: dict[trio.lowlevel.Task, Strand | N
         return Sleeper(strand.number, strand.name, operation.place.name)
     frames = [frame for frame, _ in strand.task.iter_await_frames()]
     if any(frame.f_code.co_name == "_nested_child_finished" for frame in frames):
-        children = (known[t] for n in strand.task.child_nurseries[-1:] for t in n.child_tasks)
+        children = (known[t] for n in strand.task.child_nurseries[-1:] for t in n._children)
         named = sorted((child.number, child.name) for child in children if child is not None)
         what = "its child tasks " + ", ".join(name for _, name in named)
         return Sleeper(strand.number, strand.name, what, awaits_children=True)

@@ -4,9 +4,9 @@ A program is an async function without arguments, the main task. It makes everyt
 its tasks share, opens a nursery, starts them, and returns the outcome, which is counted; it may
 assert at its end. It is run again from its start for every schedule.
 
-What is explored is the level that the survey of such tools calls *free*: whichever task can run
-may run next, as trio's documentation allows, and not only in the orders in which today's trio
-happens to do it. Tasks switch only at awaits that really yield.
+Whichever task can run may run next, as trio's documentation allows, and not only in the orders in
+which today's trio happens to do it. Where tasks are switched is the *level*: at awaits that really
+yield (``free``), or wherever the documentation says that they may (``contract``).
 """
 
 from __future__ import annotations
@@ -231,11 +231,14 @@ def explore(
             marks with `may_cancel`. ``"each"``: every task as well, at each of its checkpoints in
             turn, but for the main task; it ends quietly, as if a scope around it had been
             cancelled. ``"never"``: nothing.
-        shared: ``"cells"`` promises that the tasks share nothing but cells and lifetimes. Then
-            schedules that only differ in the order of independent accesses are left out.
+        shared: ``"cells"`` promises that the tasks share nothing but cells, lifetimes and the
+            primitives of trio and anyio. Then schedules that only differ in the order of
+            independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
-        level: Where tasks may be switched: ``"free"`` at every await that really yields.
+        level: Where tasks may be switched. ``"free"``: at every await that really yields.
+            ``"contract"``: also before each operation that trio documents as a checkpoint and
+            that yields, if at all, only after it has acted, such as ``Lock.acquire``.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.

@@ -30,6 +30,39 @@ class Hook(Protocol):
     ) -> Awaitable[None]:
         """Wait for the task's turn to access *place*; with a condition, for that to hold too."""
 
+    def made(self, thing: object) -> None:
+        """Take note that the running task has made a primitive."""
+
+    def access(self, thing: object, writes: bool) -> None:  # noqa: FBT001
+        """Take note that the running task accesses a primitive."""
+
+    def access_anything(self) -> None:
+        """Take note that the running task may access anything."""
+
+    def depend_on(self, task: trio.lowlevel.Task) -> None:
+        """Take note that the running task asks about another."""
+
+    def sleep_on(self, thing: object, writes: bool) -> None:  # noqa: FBT001
+        """Take note that the running task may go to sleep on a primitive."""
+
+    def moved(self, task: trio.lowlevel.Task, thing: object) -> None:
+        """Take note that a sleeping task sleeps on another primitive now."""
+
+    def woken(self) -> None:
+        """Take note that the running task sleeps no more."""
+
+    def before(self, thing: object, writes: bool, what: str) -> Awaitable[None]:  # noqa: FBT001
+        """Wait for the task's turn to use a primitive, if the level has a point there.
+
+        Args:
+            thing: The primitive.
+            writes: Whether it will be written.
+            what: The method that will be called.
+        """
+
+    def point(self, name: str) -> Awaitable[None]:
+        """Wait for the task's turn to go on from a point of the program's own."""
+
     def use_after_free(self, error: BaseException) -> None:
         """Take note that the running task touched freed memory, whatever it does about it."""
 

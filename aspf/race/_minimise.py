@@ -32,7 +32,8 @@ from aspf.race._search import _conflict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aspf.race._engine import Footprint, Schedule
+    from aspf.race._engine import Schedule
+    from aspf.race._footprint import Footprint
 
 __all__ = ("Along", "Choice", "Departure", "Follow", "Found", "Kind", "minimise", "normal_form")
 
@@ -298,7 +299,9 @@ def normal_form(actions: Sequence[int], footprints: Sequence[Footprint]) -> list
     waits_for = [0] * len(actions)
     for later, action in enumerate(actions):
         for earlier in range(later):
-            if _conflict(actions[earlier], footprints[earlier], action, footprints[later]):
+            if action in footprints[earlier].started or _conflict(
+                actions[earlier], footprints[earlier], action, footprints[later]
+            ):
                 after[earlier].append(later)
                 waits_for[later] += 1
     # Invariant: holds at most one action a lane, since those of one lane conflict.

@@ -20,6 +20,7 @@ from trio._core._ki import KIManager
 from trio.lowlevel import Abort
 
 from aspf.race import _hook
+from aspf.race._primitives import instrumented
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -184,6 +185,7 @@ def exploring() -> Iterator[None]:
 
     _threads.start_thread_soon = refuse  # type: ignore[attr-defined]
     try:
-        yield
+        with instrumented():
+            yield
     finally:
         _threads.start_thread_soon = start  # type: ignore[attr-defined]

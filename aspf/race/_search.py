@@ -17,24 +17,29 @@ tests compare both with the plain enumeration.
 
 That stands or falls with knowing what an action touches.
 
-- *A step is one access, announced before, then local code up to the next await.* The access is
-  known before the step is taken, and it does not change while the task waits for its turn: so an
-  action that sleeps is the same action when it wakes.
-- *Two accesses conflict* if they are of one cell and one of them writes, or if one frees the
+- *A step may access a cell*, which it announces before, *and any number of primitives*, which is
+  seen when it happens (`_primitives.py`); the rest of it is local code up to the next await. What
+  it accesses depends on nothing but what it reads. So it does not change while the task waits for
+  its turn, unless something runs that conflicts: an action that sleeps is the same action when it
+  wakes.
+- *Two steps conflict* if they access one place and one of them writes it, or if one frees the
   lifetime in which the other's cell lives. A wait for a cell's value reads it, and is enabled
   only while its condition holds: only a writer of that cell can enable or disable it.
 - *What a step does through trio is seen when it happens.* Waking a task or cancelling it conflicts
-  with everything that task does. Hence an exception that leaves a task, and so cancels its
+  with everything that task does, and with whoever else wakes or cancels it. Hence an exception that leaves a task, and so cancels its
   siblings, conflicts with the siblings' steps.
 - *The clock* only jumps when no step is possible; every step, or cancellation, prevents it. So it
   conflicts with everything. *Cancellations* exclude each other (there is one in a run). They touch
   all tasks in the cancelled scope, asleep, runnable or shielded. Whoever starts or wakes a task
   may change who that is: so they conflict with every step that touches another task.
-- *A step that announced no access* (a task's start, a return from sleep) is local code, provided
-  that the tasks share nothing but cells. That is what ``shared="cells"`` promises. Without the
-  promise a step, whether it announced an access or not, may touch any variable in its local part:
-  then everything conflicts with everything, no action ever sleeps, and the search is the plain
-  enumeration of all schedules. It is slower, and needs no promise.
+- *The rest of a step* is local code, provided that the tasks share nothing but cells and
+  primitives. That is what ``shared="cells"`` promises. Without the promise a step may touch any
+  variable: then everything conflicts with everything, no action ever sleeps, and the search is the
+  plain enumeration of all schedules. It is slower, and needs no promise.
+- *Places and tasks are the same in all branches of a node.* A cell has its number when the node is
+  reached. A primitive's number is made of who made it and how much he had made before; so it is
+  the same wherever it is made, though somebody else may have come first. A task that a step starts
+  is no part of what the step conflicts with, for its number may be another's in the next branch.
 
 What an action touches is taken from what it did, when it was last taken at this node. Nothing
 that has run since then conflicted with it, so it would touch the same again.
@@ -48,7 +53,7 @@ from typing import TYPE_CHECKING, Protocol, final
 from aspf._errors import NotDeterministic, ReplayDiverged
 from aspf.race._actions import TIME, is_cancellation, scope_of, task_of
 from aspf.race._causality import Causality, Step, open_all
-from aspf.race._engine import NOTHING, Footprint
+from aspf.race._footprint import NOTHING, Footprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +130,7 @@ class Exhaustive:
 
     Args:
         reduce: Leave out what only repeats. Needs the promise that the tasks share nothing but
-            cells.
+            cells and primitives.
     """
 
     def __init__(self, *, reduce: bool) -> None:
@@ -225,8 +230,8 @@ def _conflict(a: int, touched_by_a: Footprint, b: int, touched_by_b: Footprint) 
         or TIME in (a, b)
         or task_b in touched_by_a.touched
         or task_a in touched_by_b.touched
-        or (is_cancellation(a) and (is_cancellation(b) or bool(touched_by_b.touched)))
-        or (is_cancellation(b) and bool(touched_by_a.touched))
+        or (is_cancellation(a) and (is_cancellation(b) or touched_by_b.touches_others))
+        or (is_cancellation(b) and touched_by_a.touches_others)
         or touched_by_a.conflicts(touched_by_b)
     )
 
@@ -250,7 +255,10 @@ def describe(action: int, schedule: Schedule) -> str:
         return "time passes"
     number = task_of(action)
     known = number < len(schedule.strands)
-    name = f"task {number}" + (f" ({schedule.strands[number].name})" if known else "")
+    name = f"task {number}"
+    if known:
+        strand = schedule.strands[number]
+        name += f" ({strand.name}" + (f", {strand.point})" if strand.point else ")")
     if action >= 0:
         return name
     scope = scope_of(action)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from aspf.race._frames import is_library
+from aspf.race._frames import is_library, is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -95,9 +95,9 @@ def _wait_of(strand: Strand, schedule: Schedule) -> Wait:
     operation = strand.operation
     if strand.is_queued and operation is not None:
         return _wait_for_cell(wait._replace(what=operation.place.name), strand, schedule)
-    inner = frames[at + 1 :]
+    inner = [frame for frame in frames[at + 1 :] if not is_ours(frame)]
     if any(frame.f_code.co_name == "_nested_child_finished" for frame in inner):
-        children = (t for n in strand.task.child_nurseries[-1:] for t in n.child_tasks)
+        children = (t for n in strand.task.child_nurseries[-1:] for t in n._children)
         held = _numbers(children, schedule)
         names = ", ".join(schedule.strands[number].name for number in held)
         return wait._replace(what=f"its child tasks {names}", holders=held)

@@ -23,7 +23,7 @@ from aspf.race import (
     replay,
 )
 from aspf.race._actions import TIME
-from aspf.race._engine import NOTHING, Footprint
+from aspf.race._footprint import Footprint
 from aspf.race._minimal import minimal_of
 from aspf.race._minimise import Choice, Departure, Follow, Found, minimise, normal_form
 from aspf.race._search import _conflict
@@ -59,7 +59,7 @@ class Model:
 
     def footprint(self) -> Footprint:
         # Every step writes the same place: nothing can be exchanged.
-        return NOTHING._replace(place=0, writes=True)
+        return Footprint(writes=frozenset({0}))
 
 
 def switches_of(order: Sequence[int]) -> int:
@@ -129,7 +129,9 @@ actions = st.lists(st.sampled_from([0, 1, 2, 3, TIME, ~1]), max_size=12)
 def test_normal_form(data: st.DataObject, order: list[int]) -> None:
     """An exchange of steps that conflict is another schedule, not another form of the same."""
     drawn = st.builds(
-        lambda place, writes: NOTHING._replace(place=place, writes=writes),
+        lambda place, writes: (
+            Footprint(writes=frozenset({place})) if writes else Footprint(frozenset({place}))
+        ),
         st.integers(-1, 2),
         st.booleans(),
     )
@@ -153,7 +155,7 @@ def test_normal_form(data: st.DataObject, order: list[int]) -> None:
 
 def test_normal_form_lets_tasks_run_on() -> None:
     """Steps on different memory would be shown as a switch that matters."""
-    mine = [NOTHING._replace(place=task, writes=True) for task in (0, 1, 0, 1)]
+    mine = [Footprint(writes=frozenset({task})) for task in (0, 1, 0, 1)]
     assert normal_form([0, 1, 0, 1], mine) == [0, 0, 1, 1]
 
 

@@ -19,7 +19,8 @@ from race._programs import (
 
 from aspf.race import Cell, Lifetime, explore, may_cancel
 from aspf.race._causality import open_all
-from aspf.race._engine import Footprint, Schedule
+from aspf.race._engine import Schedule
+from aspf.race._footprint import Footprint
 from aspf.race._runner import exploring
 from aspf.race._search import Exhaustive, Random
 from aspf.race._settings import Settings
@@ -165,13 +166,18 @@ class Seen:
 
 
 def enumerate_all(
-    program: Callable[[], Awaitable[object]], mode: str, *, cancel: Cancel, limit: int
+    program: Callable[[], Awaitable[object]],
+    mode: str,
+    *,
+    cancel: Cancel,
+    limit: int,
+    level: str = "free",
 ) -> Seen | None:
     """Explore by hand; ``None`` if there are too many schedules."""
     seen, search = Seen(), Exhaustive(reduce=mode != "all")
     with exploring():
         while search.begin():
-            schedule = Schedule(program, search, Settings(cancel=cancel, max_steps=200))
+            schedule = Schedule(program, search, Settings(cancel, 200, level))
             schedule.run()
             if mode == "sleep sets":
                 open_all(search._path)
@@ -310,13 +316,11 @@ def test_what_conflicts(
 
     def footprint(access: tuple[str | None, str | None, str]) -> Footprint:
         place, lifetime, what = access
-        return Footprint(
-            "xy".index(place) if place else -1,
-            2 + "mn".index(lifetime) if lifetime else -1,
-            writes=what != "read",
-            frees=what == "free",
-            touched=frozenset(),
-        )
+        it = frozenset("xy".index(place) for place in (place or ""))
+        memory = frozenset(2 + "mn".index(lifetime) for lifetime in (lifetime or ""))
+        if what == "free":
+            return Footprint(writes=memory)
+        return Footprint(memory, it) if what == "write" else Footprint(it | memory)
 
     assert footprint(a).conflicts(footprint(b)) is conflict
     assert footprint(b).conflicts(footprint(a)) is conflict

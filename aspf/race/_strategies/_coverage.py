@@ -23,7 +23,8 @@ from aspf.race._actions import TIME, task_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aspf.race._engine import Footprint, Schedule
+    from aspf.race._engine import Schedule
+    from aspf.race._footprint import Footprint
 
 __all__ = ("Coverage", "Traces", "good_turing", "pct_miss")
 
@@ -131,7 +132,7 @@ class Traces:
         self._last: dict[int, int] = {}
         self._after: dict[int, int] = {}
         self._ended: dict[int, int] = {}
-        # By place or lifetime: the last write (or the freeing), and the reads since, summed up.
+        # By place: the last write, and the reads since, summed up.
         self._written: dict[int, int] = {}
         self._read: dict[int, int] = {}
 
@@ -168,6 +169,9 @@ class Traces:
     def _enter(self, action: int, schedule: Schedule) -> None:
         task = task_of(action)
         footprint = schedule.footprint()
+        if footprint.unknown:
+            self._barrier = self._sum = hash((action, self._sum))
+            self._last.clear()
         before = self._last.get(task, self._barrier), self._after.get(task, 0)
         step = hash((action, before, self._access(footprint)))
         self._note_access(footprint, step)
@@ -178,29 +182,27 @@ class Traces:
             self._add(self._ended, parent, step)
             if parent in footprint.touched:
                 self._add(self._after, parent, self._ended.pop(parent))
-        for other in footprint.touched - {parent}:
+        for other in (footprint.touched | footprint.started) - {parent}:
             self._add(self._after, other, step)
 
     def _access(self, footprint: Footprint) -> int:
-        """Number all accesses that this one comes after."""
-        place, lifetime = footprint.place, footprint.lifetime
-        if footprint.frees:
-            return hash((self._written.get(lifetime, 0), self._read.get(lifetime, 0)))
-        before = self._written.get(place, 0), self._written.get(lifetime, 0)
-        return hash((before, self._read.get(place, 0) if footprint.writes else 0))
+        """Number all accesses that these ones come after."""
+        written, read = self._written, self._read
+        # What comes after nothing adds nothing: of tasks that end, only the last wakes its parent.
+        before = sum(hash((written[place], 0)) for place in footprint.reads if place in written)
+        before += sum(
+            hash((written.get(place, 0), read.get(place, 0)))
+            for place in footprint.writes
+            if place in written or place in read
+        )
+        return before & MASK
 
     def _note_access(self, footprint: Footprint, step: int) -> None:
-        place, lifetime = footprint.place, footprint.lifetime
-        if footprint.frees:
-            self._written[lifetime] = step
-        else:
-            # To the freeing of its lifetime any access is what a reading one is to a write.
-            self._add(self._read, lifetime, step)
-            if footprint.writes:
-                self._written[place] = step
-                self._read.pop(place, None)
-            else:
-                self._add(self._read, place, step)
+        for place in footprint.reads - footprint.writes:
+            self._add(self._read, place, step)
+        for place in footprint.writes:
+            self._written[place] = step
+            self._read.pop(place, None)
 
     def _add(self, sums: dict[int, int], key: int, step: int) -> None:
         sums[key] = (sums.get(key, 0) + step) & MASK

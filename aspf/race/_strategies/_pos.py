@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, final
 from aspf.race._strategies._drawn import Drawn
 
 if TYPE_CHECKING:
-    from aspf.race._engine import Footprint, Schedule
+    from aspf.race._engine import Schedule
+    from aspf.race._footprint import Footprint
     from aspf.race._strategies._profile import Profile
 
 __all__ = ("POS",)
@@ -59,4 +60,4 @@ class POS(Drawn):
 
 
 def _is_unknown(operation: Footprint) -> bool:
-    return operation.place == operation.lifetime == -1
+    return not (operation.reads or operation.writes)
