@@ -217,7 +217,8 @@ async def withdrawals() -> int:
 def test_a_point_of_the_programs_own(level: str) -> None:
     """It is a switch at every level, and has its name in the diagram."""
     (failure,) = explore(withdrawals, level=level).failures
-    assert "yields at the point 'subtracted'" in " ".join(failure.diagram.split())
+    shown = [event.text for event in failure.recording.events]
+    assert "yields at the point 'subtracted'" in shown
 
 
 def test_a_token_that_does_not_fit_names_the_point() -> None:
