@@ -376,7 +376,8 @@ def _huge_gap(layout: Layout, length: int, flags: int) -> int | None:
     if found is None:
         return None
     aligned = found + (-found & (THP_SIZE - 1))
-    return aligned + THP_SIZE if aligned == found and not flags & MAP_32BIT else aligned
+    # The kernel takes the upper end also where it has searched from below.
+    return aligned + THP_SIZE if aligned == found else aligned
 
 
 def _free(layout: Layout, low: int, high: int) -> Iterator[Span]:
