@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import faulthandler
 import json
 import platform
 import subprocess
@@ -298,10 +299,18 @@ FEW = 40
 KIND_NAMES = [*KINDS, *(f"{name} with limits" for name in LIMITED)]
 
 
+def how_many(request: pytest.FixtureRequest) -> int:
+    wanted = request.config.getoption("--operations")
+    if wanted != FEW:
+        # Nobody hangs here: it takes that long.
+        faulthandler.cancel_dump_traceback_later()
+    return wanted
+
+
 @pytest.mark.parametrize("kind", KIND_NAMES)
 def test_the_kernel_of_this_machine_agrees(kernel, kind, request):
     """The model would answer otherwise than Linux: errno, address, merging, flags, bytes."""
-    wanted = request.config.getoption("--operations")
+    wanted = how_many(request)
     name = kind.split()[0]
     calls = drawn(name)
     if kind != name:
@@ -378,7 +387,7 @@ class Places:
 
 def test_the_kernel_of_this_machine_places_mappings_alike(kernel, request):
     """A mapping would lie elsewhere: guard gaps, huge-page padding, hints, top-down and bottom-up."""
-    wanted = request.config.getoption("--operations")
+    wanted = how_many(request)
     done, failing = Counter(), []
 
     @settings(
