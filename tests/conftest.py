@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--operations",
         type=int,
-        default=40,
+        default=60,
         help="how many calls of each kind are compared with this machine's kernel",
     )
 

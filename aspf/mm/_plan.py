@@ -376,8 +376,7 @@ def _huge_gap(layout: Layout, length: int, flags: int) -> int | None:
     if found is None:
         return None
     aligned = found + (-found & (THP_SIZE - 1))
-    # The kernel takes the upper end also where it has searched from below.
-    return aligned + THP_SIZE if aligned == found else aligned
+    return aligned + THP_SIZE if aligned == found and not flags & MAP_32BIT else aligned
 
 
 def _free(layout: Layout, low: int, high: int) -> Iterator[Span]:

@@ -16,7 +16,7 @@ import json
 import math
 import operator
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
 from aspf._errors import (
     ExplorationInterrupted,
@@ -33,11 +33,11 @@ from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._record import Trace, without_addresses
 from aspf.race._recording import Recording
+from aspf.race._retrace import Recall, Retrace, raise_if_diverged
 from aspf.race._runner import exploring
-from aspf.race._search import Repeat
-from aspf.race._settings import Cancel, Settings, Timers, cancel_for
+from aspf.race._settings import Cancel, Settings, cancel_for
 from aspf.race._strategies import Observed, make_search
-from aspf.race._token import format_token, parse_token, safe_name
+from aspf.race._token import format_symbols, format_token, parse_token, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from aspf.race._limits import Progress
     from aspf.race._minimise import Follow, Found, Kind
     from aspf.race._strategies import Coverage
+    from aspf.race._token import Token
 
 __all__ = ("Exploration", "Failure", "Outcome", "check", "explore", "record", "replay")
 
@@ -141,9 +142,6 @@ class Exploration:
     #: What ended it while schedules were left: ``"failure"`` (the first one), ``"schedules"`` or
     #: ``"seconds"`` (the limit), ``"interrupted"`` (ctrl-C), or nothing.
     stopped_by: str = ""
-    #: What could be cancelled, and when deadlines could pass: see `explore`.
-    cancel: Cancel = "marked"
-    timers: Timers = "idle"
 
     def __str__(self) -> str:
         """Return the whole report."""
@@ -166,8 +164,9 @@ class Exploration:
         extent = "exhausted" if self.exhausted else f"not exhausted{cut}"
         extra = f", {self.pruned} pruned" if self.pruned else ""
         extra += f", {self.cancellations} with a cancellation" if self.cancellations else ""
-        level = f"level: {self.level}" + (", timers: any" if self.timers == "any" else "")
-        return f"{self.program}: {found} ({self.search} search, {extent}{extra}; {level})"
+        return (
+            f"{self.program}: {found} ({self.search} search, {extent}{extra}; level: {self.level})"
+        )
 
     def as_json(self) -> str:
         """Write all that was found for a program to read.
@@ -186,8 +185,6 @@ class Exploration:
             "program": self.program,
             "search": self.search,
             "level": self.level,
-            "cancel": self.cancel,
-            "timers": self.timers,
             **{name: getattr(self, name) for name in counted},
             "outcomes": [{"outcome": text, **asdict(o)} for text, o in self.outcomes.items()],
             "failures": [
@@ -214,7 +211,6 @@ def explore(
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
     level: str = "free",
-    timers: Timers = "idle",
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
@@ -244,9 +240,6 @@ def explore(
         level: Where tasks may be switched. ``"free"``: at every await that really yields.
             ``"contract"``: also before each operation that trio documents as a checkpoint and
             that yields, if at all, only after it has acted, such as ``Lock.acquire``.
-        timers: When deadlines may pass. ``"idle"``: when nobody can run, as if steps took no time.
-            ``"any"``: at any time, as if tasks that could run were slow; so time-outs, retries
-            and expiry race with everything else. The clock jumps to the deadline, and never back.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
@@ -282,7 +275,7 @@ def explore(
     """
     name = safe_name(name_of_program(program) if name is None else name)
     limits = Limits(schedules, seconds, progress)
-    settings = Settings(cancel, _at_least(1, "max_steps", max_steps), level, timers)
+    settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps), level=level)
     strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, settings)
     findings: dict[Finding, int] = {}
@@ -313,8 +306,6 @@ def explore(
         program=name,
         search=search,
         level=level,
-        cancel=cancel,
-        timers=timers,
         schedules=tally.complete,
         pruned=tally.pruned,
         cancellations=tally.cancellations,
@@ -343,7 +334,6 @@ def check(
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
     level: str = "free",
-    timers: Timers = "idle",
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
@@ -367,7 +357,6 @@ def check(
         stop_on_failure=stop_on_failure,
         max_steps=max_steps,
         level=level,
-        timers=timers,
         minimise=minimise,
         progress=progress,
     )
@@ -393,18 +382,14 @@ def replay(
         ReplayDiverged: The program can't do what the token says.
         ValueError: The token is none.
     """
-    name, schedule, trace = _replay(program, token)
+    name, run = _replay(program, token)
+    schedule = run.schedule
     if schedule.verdict is None:
         return None
-    failure = _diagnose(name, 1, schedule, trace)
+    failure = _diagnose(name, 1, run)
     if not minimise:
         return failure
-    settings = Settings(
-        cancel_for(schedule.actions),
-        _ANY,
-        schedule.level,
-        "any" if schedule.time_was_early else "idle",
-    )
+    settings = Settings(cancel=cancel_for(schedule.actions), max_steps=_ANY, level=schedule.level)
     kind = failure.kind, failure.summary
     with exploring():
         found = _minimise(program, kind, schedule.actions, settings)
@@ -425,11 +410,33 @@ def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
     return _recording_of(*_replay(program, token))
 
 
-def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, Schedule, Trace]:
-    name, actions, open_ended, level = parse_token(token)
-    settings = Settings(cancel_for(actions), level=level, timers="any")
+def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, _Run]:
+    parsed = parse_token(token)
     with exploring():
-        return name, *_run_again(program, actions, settings, open_ended=open_ended)
+        if not parsed.periods:
+            settings = Settings(cancel=cancel_for(parsed.actions), level=parsed.level)
+            run = _run_again(program, parsed.actions, settings, open_ended=parsed.open_ended)
+        else:
+            run = _retrace(program, parsed)
+    return parsed.name, run
+
+
+def _retrace(program: Callable[[], Awaitable[object]], token: Token) -> _Run:
+    """Follow a symbolic token, in a program that may have changed since."""
+    retrace = Retrace(token.periods, open_ended=token.open_ended)
+    settings = Settings(
+        cancel="each"
+        if any(p.kind == "cancel" and not p.scope for p in token.periods)
+        else "marked",
+        level=token.level,
+    )
+    # What goes another way must end too; who has raised the limit has more steps in the token.
+    steps = 10 * max(settings.max_steps, sum(period.times for period in token.periods))
+    run = _watch(program, retrace, replace(settings, max_steps=steps))
+    if token.open_ended and retrace.is_complete and run.schedule.verdict == "pruned":
+        run.schedule.verdict = "livelock?"
+    raise_if_diverged(retrace, run.schedule)
+    return run
 
 
 class _Tally:
@@ -499,20 +506,29 @@ class _Tally:
             known = self.failures[kind]
             self.failures[kind] = replace(known, count=known.count + 1)
             return
-        again, trace = _run_again(
+        run = _run_again(
             self._program,
             schedule.actions,
             self._settings,
             open_ended=schedule.verdict == "livelock?",
         )
+        again = run.schedule
         if (again.verdict, _summary(again)) != kind:
             raise NotDeterministic(
                 f"the program did not repeat itself: a schedule ended in {kind[0]!r} ({kind[1]}), "
                 f"and when it was run again in {again.verdict!r} ({_summary(again)}); look for "
                 "state that outlives a run, real time or random numbers"
             )
-        self.failures[kind] = _diagnose(self._name, self.complete, again, trace)
+        self.failures[kind] = _diagnose(self._name, self.complete, run)
         self._failing[kind] = schedule.actions
+
+
+class _Run(NamedTuple):
+    """A schedule with everything recorded."""
+
+    schedule: Schedule
+    trace: Trace
+    chooser: Recall | Retrace
 
 
 def _run_again(
@@ -521,20 +537,22 @@ def _run_again(
     settings: Settings,
     *,
     open_ended: bool,
-) -> tuple[Schedule, Trace]:
+) -> _Run:
     """Run one schedule with everything recorded."""
-    trace = Trace()
     # A recording that was cut is cut again at the same step; any other has one step to spare, in
     # which `Repeat` complains.
-    schedule = Schedule(
-        program,
-        Repeat(actions),
-        replace(settings, max_steps=len(actions) + (not open_ended)),
-        watcher=trace,
-    )
+    steps = len(actions) + (not open_ended)
+    return _watch(program, Recall(actions), replace(settings, max_steps=steps))
+
+
+def _watch(
+    program: Callable[[], Awaitable[object]], chooser: Recall | Retrace, settings: Settings
+) -> _Run:
+    trace = Trace()
+    schedule = Schedule(program, chooser, settings, watcher=trace)
     schedule.run()
     trace.close()
-    return schedule, trace
+    return _Run(schedule, trace, chooser)
 
 
 def _minimise(
@@ -571,17 +589,16 @@ def _minimised(
     program: Callable[[], Awaitable[object]], failure: Failure, found: Found, settings: Settings
 ) -> Failure:
     """Make the failure anew from a schedule with fewer switches."""
-    schedule, trace = _run_again(
-        program, found.actions, settings, open_ended=failure.kind == "livelock?"
-    )
+    run = _run_again(program, found.actions, settings, open_ended=failure.kind == "livelock?")
     minimal = minimal_of(found, failure.recording.tasks)
-    again = _diagnose(failure.recording.program, failure.schedule, schedule, trace)
+    again = _diagnose(failure.recording.program, failure.schedule, run)
     recording = replace(again.recording, switches=tuple(map(str, minimal.switches)))
     return replace(again, count=failure.count, recording=recording, minimal=minimal)
 
 
-def _diagnose(name: str, number: int, schedule: Schedule, trace: Trace) -> Failure:
-    recording = _recording_of(name, schedule, trace)
+def _diagnose(name: str, number: int, run: _Run) -> Failure:
+    recording = _recording_of(name, run)
+    schedule = run.schedule
     lines = [recording.summary]
     if isinstance(schedule.error, NotLinearizable):
         lines = str(schedule.error).splitlines()
@@ -602,12 +619,13 @@ def _diagnose(name: str, number: int, schedule: Schedule, trace: Trace) -> Failu
     )
 
 
-def _recording_of(name: str, schedule: Schedule, trace: Trace) -> Recording:
+def _recording_of(name: str, run: _Run) -> Recording:
+    schedule, trace, chooser = run
     verdict, summary = _kind_of(schedule)
     return Recording(
         program=name,
-        token=format_token(
-            name, schedule.actions, open_ended=verdict == "livelock?", level=schedule.level
+        token=format_symbols(
+            name, chooser.steps, open_ended=verdict == "livelock?", level=schedule.level
         ),
         verdict=verdict,
         summary=summary,

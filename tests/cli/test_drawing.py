@@ -14,7 +14,10 @@ from aspf.race import parse_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOST = "aspf1:rfc2009.whole:0,1x14,2x15,1"
+LOST = (
+    "aspf2:rfc2009.whole:CPU-0,CPU-1:children,Rfc2009.vma_put@vma.refcnt.set,"
+    "WaitQueue.schedule@vma.wait_queue:0@0,1@1,2@2,1"
+)
 PASSES = "aspf1:rfc2009.whole:0,1x16,2x20,0"
 
 

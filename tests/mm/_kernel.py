@@ -240,8 +240,6 @@ class Arena:
         self.limits = {}
         self.privileged = True
         self.arena_brk = None
-        self.places: list[tuple[int, int]] = []
-        self.before = ""
         self.pages = self.data = 0
         # Not counted anew before each call: Linux miscounts what MREMAP_DONTUNMAP leaves behind.
         self.others_locked = self._used()["VmLck"]
@@ -325,30 +323,6 @@ class Arena:
         length = size_of(pages)
         result = self.limited("mmap", address, length, prot_of(prot), flags, fd, int(offset * PAGE))
         return self._placed(result, length)
-
-    def _layout(self):
-        """Return where everything is, for the calls that search for a gap."""
-        self.before = Path("/proc/self/maps").read_text(encoding="utf-8")
-        return self.before
-
-    def is_undisturbed(self) -> bool:
-        """Tell whether this program has mapped nothing for itself meanwhile."""
-        for number in range(len(self.places)):
-            self._unplace(number)
-        return self.before in {"", Path("/proc/self/maps").read_text(encoding="utf-8")}
-
-    def _place(self, hint, pages, prot, flags):
-        """Map anywhere; the hint is so many pages from what an earlier call has placed."""
-        near, away = hint
-        address = self.places[near][0] + size_of(away) if near in range(len(self.places)) else 0
-        length = size_of(pages)
-        result = call("mmap", max(address, 0), length, prot_of(prot), bits(flags, MAP), -1, 0)
-        if not isinstance(result, str):
-            self.places.append((result, length))
-        return result
-
-    def _unplace(self, number):
-        return call("munmap", *self.places[number]) if number < len(self.places) else 0
 
     def _munmap(self, page, pages):
         return self.limited("munmap", at(page), size_of(pages))
@@ -471,8 +445,7 @@ def main() -> None:
     for line in sys.stdin:
         arena.reset()
         steps = [[arena.run(op), arena.vmas()] for op in json.loads(line)]
-        contents = sorted(arena.contents().items())
-        answer = {"steps": steps, "contents": contents, "undisturbed": arena.is_undisturbed()}
+        answer = {"steps": steps, "contents": sorted(arena.contents().items())}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -47,7 +47,7 @@ async def test_order():
         nursery.start_soon(note, "b")
     assert order == ["a", "b"], "not the order of their start"
 """
-REPLAY_OF_ORDER = "aspf1:test_order:0,2,1,0"
+REPLAY_OF_ORDER = "aspf2:test_order:note+2,note:children:0@0,1,2,0"
 
 
 @pytest.fixture

@@ -40,9 +40,10 @@ def test_periods() -> None:
     ("text", "message"),
     [
         ("", "no replay token"),
+        ("aspf9:x:0", "no replay token"),
         ("aspf2:x:0", "no replay token"),
         ("aspf1:0,1", "no replay token"),
-        ("aspf1:x:0,y", "'y' in the replay token"),
+        ("aspf1:x:0,y", "'y' is no step; expected 1, 1x4, c1 or t; in the replay token"),
         ("aspf1:x:0,1x0", "'1x0'"),
         ("aspf1:x:c0", "'c0'"),
         ("aspf1:x:+,0", r"'\+'"),

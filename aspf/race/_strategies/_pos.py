@@ -49,21 +49,14 @@ class POS(Drawn):
         chosen = max(steps, key=priorities.__getitem__)
         del priorities[chosen]
         if len(steps) > 1:
-            operation = _announced(chosen, schedule)
+            operation = schedule.announced(chosen)
             for task in steps:
-                if task != chosen and self._conflict(operation, _announced(task, schedule)):
+                if task != chosen and self._conflict(operation, schedule.announced(task)):
                     priorities[task] = self._draw()
         return chosen
 
-    def _conflict(self, a: Footprint | None, b: Footprint | None) -> bool:
-        # Nobody knows what the clock will do.
-        if a is None or b is None:
-            return True
+    def _conflict(self, a: Footprint, b: Footprint) -> bool:
         return a.conflicts(b) or (not self._only_cells and (_is_unknown(a) or _is_unknown(b)))
-
-
-def _announced(step: int, schedule: Schedule) -> Footprint | None:
-    return schedule.announced(step) if step >= 0 else None
 
 
 def _is_unknown(operation: Footprint) -> bool:
