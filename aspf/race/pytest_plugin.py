@@ -7,9 +7,9 @@ A test is taken over when it is collected: a sync function stands in for the asy
 other plugin sees an async test that it could take for its own, neither by a marker nor in its auto
 mode. When the stand-in is called, it has the values of the fixtures and calls the explorer.
 
-The fixtures of a test are set up once, before its first schedule, by pytest. So what a
-function-scoped fixture returns is shared by all schedules: that is named in a warning. An async
-fixture would need an event loop that outlives the schedules, and is refused.
+The async fixtures of a test, and what depends on them, are made anew in every schedule:
+``_pytest_fixtures.py``. The others are set up once, before the first schedule, by pytest. So what a
+function-scoped one returns is shared by all schedules: that is named in a warning.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ import trio
 
 from aspf._errors import NotDeterministic, RaceFound, ReplayDiverged, TeardownStuck
 from aspf.race._explore import explore, replay
+from aspf.race._pytest_fixtures import FixtureGraph, leaves_of
 from aspf.race._token import parse_token, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from aspf.race._explore import Exploration, Failure
 
@@ -39,6 +40,7 @@ __all__ = ("SharedFixtureWarning",)
 
 #: The async function that the stand-in of a test explores.
 _BODY: Final = pytest.StashKey["Callable[..., Awaitable[object]]"]()
+_GRAPH: Final = pytest.StashKey[FixtureGraph]()
 # The marker takes every option of the explorer that a test can choose, and one of our own.
 _OPTIONS: Final = sorted(
     {*inspect.signature(explore).parameters, "fixtures"} - {"program", "name", "progress"}
@@ -139,12 +141,15 @@ def prepare(item: pytest.Function) -> None:
             "only an async function can be explored, outside of unittest.TestCase. In a sync test "
             "(also under Hypothesis's @given) call aspf.race.check(program), without the marker",
         )
-    for name in sorted(_fixtures(item, item.fixturenames)):
-        _refuse_async(item, name)
+    _skip_other_backends(
+        getattr(item, "callspec", None) and item.callspec.params.get("anyio_backend")
+    )
+    graph = item.stash[_GRAPH] = FixtureGraph(item)
+    graph.take_from_pytest()
     shared = sorted(
         name
         for name, fixture in _fixtures(item, _arguments(item)).items()
-        if fixture.scope == "function"
+        if fixture.scope == "function" and name not in graph.fresh and not _is_clock(fixture)
     )
     if shared and "fixtures" not in options:
         item.warn(
@@ -186,28 +191,26 @@ def _arguments(item: pytest.Function) -> list[str]:
     return [*item._fixtureinfo.argnames, *used]
 
 
-def _refuse_async(item: pytest.Function, name: str) -> None:
-    function = item._fixtureinfo.name2fixturedefs[name][-1].func
-    if (
-        inspect.iscoroutinefunction(function)
-        or inspect.isasyncgenfunction(function)
-        or getattr(function, "_force_trio_fixture", False)  # as pytest-trio's `nursery`
-    ):
-        _refuse(
-            item,
-            f"the async fixture {name!r} would be set up once, in an event loop that no schedule "
-            "runs in. Make an async context manager of it, and enter that in the test: so every "
-            "schedule has its own",
-        )
+def _is_clock(fixture: pytest.FixtureDef[Any]) -> bool:
+    """Tell whether it is a clock of pytest-trio's, for which each schedule has one of its own."""
+    module = getattr(fixture.func, "__module__", "")
+    return module.startswith("pytest_trio") and fixture.argname.endswith("clock")
 
 
-def _refuse_clocks(item: pytest.Function, fixtures: dict[str, object]) -> None:
+def _skip_other_backends(backend: object) -> None:
+    """Skip what anyio's plugin would run on another event loop than trio's."""
+    name = backend[0] if isinstance(backend, tuple) else backend
+    if isinstance(name, str) and name != "trio":
+        pytest.skip(f"explored on trio only, not on {name}")
+
+
+def _refuse_instruments(item: pytest.Function, fixtures: dict[str, object]) -> None:
     for name, value in fixtures.items():
-        if isinstance(value, trio.abc.Clock | trio.abc.Instrument):
+        if isinstance(value, trio.abc.Instrument):
             _refuse(
                 item,
-                f"the fixture {name!r} is a {type(value).__name__}, and would have no effect. Time "
-                "is virtual in an explored test, and jumps when nobody can run: leave it out",
+                f"the fixture {name!r} is a {type(value).__name__}, and would have no effect: the "
+                "explorer drives trio's loop without instruments",
             )
 
 
@@ -215,8 +218,9 @@ def _refuse_clocks(item: pytest.Function, fixtures: dict[str, object]) -> None:
 
 
 def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
-    _refuse_clocks(item, fixtures)
-    program = functools.partial(item.stash[_BODY], **fixtures)
+    _refuse_instruments(item, fixtures)
+    _skip_other_backends(item.funcargs.get("anyio_backend"))
+    program = item.stash[_GRAPH].bind(item.stash[_BODY], fixtures)
     token = item.config.getoption("aspf_replay")
     try:
         if token:
@@ -255,24 +259,16 @@ def _replay(item: pytest.Function, program: Callable[[], Awaitable[object]], tok
 def _obey(error: BaseException | None) -> None:
     """Skip the test if it has asked for that, and so on; none of these is a race."""
     if error is not None:
-        for leaf in _leaves(error):
+        for leaf in leaves_of(error):
             if isinstance(
                 leaf, pytest.skip.Exception | pytest.xfail.Exception | pytest.exit.Exception
             ):
                 raise leaf
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
 def _for_pytest(item: pytest.Function, failure: Failure) -> Failure:
     """Say where the test raised, and how to repeat that from the shell."""
-    raised = [] if failure.error is None else [*_leaves(failure.error)]
+    raised = [] if failure.error is None else [*leaves_of(failure.error)]
     where = "".join(map(_traceback, raised))
     # Where pytest was started, the path may be another than seen from its root.
     path = os.path.relpath(item.path, item.config.invocation_params.dir)

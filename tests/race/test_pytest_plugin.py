@@ -395,44 +395,285 @@ def test_fixtures_may_be_shared_on_purpose(run: Callable[..., pytest.RunResult])
     result.assert_outcomes(passed=1, warnings=0)
 
 
-@pytest.mark.parametrize("mode", [(), ("-o", "trio_mode=true"), ("--anyio-mode=auto",)])
-@pytest.mark.parametrize("kind", ["return 1", "yield 1"])
-def test_async_fixtures_are_refused(
-    run: Callable[..., pytest.RunResult], mode: tuple[str, ...], kind: str
-) -> None:
-    """The test would get a coroutine, or an object of an event loop that has ended."""
-    text = f"""
-@pytest.fixture
-async def connection(): {kind}
+MODES = pytest.mark.parametrize(
+    "mode", [(), ("-o", "trio_mode=true"), ("--anyio-mode=auto",)], ids=["", "trio", "anyio"]
+)
+FRESH = """
+made = []
+
+@pytest.fixture(scope="module")
+def number(): return 7
+
+@pytest.fixture(scope="module")
+async def connection(number_of_module):
+    await trio.lowlevel.checkpoint()
+    made.append([])
+    yield made[-1]
+    await trio.lowlevel.checkpoint()
+    made[-1].append("closed")
+
+@pytest.fixture(scope="module")
+def number_of_module(): return 1
 
 @pytest.fixture
-def client(connection): return connection
+async def plain(number): return number
 
-@pytest.mark.race
-async def test_it(client): pass
+@pytest.fixture
+def client(connection, plain):
+    connection.append(plain)
+    yield connection
+    connection.append("left")
+
+class TestIt:
+    @pytest.fixture(autouse=True)
+    async def always(self, client): client.append("always")
+
+    @pytest.mark.race
+    async def test_it(self, client, connection):
+        assert client is connection and client == [7, "always"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns)
+            nursery.start_soon(turns)
+
+def test_after():
+    assert made == [[7, "always", "left", "closed"]] * 6
 """
-    result = run(text, *mode)
 
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*the async fixture 'connection' would be set up once*"])
+
+@MODES
+def test_async_fixtures_are_fresh_in_every_schedule(
+    run: Callable[..., pytest.RunResult], mode: tuple[str, ...]
+) -> None:
+    """What one schedule leaves in a fixture would make the next one fail, or pass."""
+    result = run(FRESH, *mode)
+
+    result.assert_outcomes(passed=2, warnings=0)
+
+
+def test_fixtures_may_have_parameters_finalizers_and_a_class(
+    run: Callable[..., pytest.RunResult],
+) -> None:
+    """A fixture would be set up with less than pytest gives it."""
+    result = run("""
+closed = []
+
+@pytest.fixture(params=["a", "b"])
+async def letter(request):
+    assert request.fixturename == "letter" and request.node.name.startswith("test_it")
+    request.addfinalizer(lambda: closed.append(request.param))
+    return request.param
+
+@pytest.fixture
+async def name(): return "outer"
+
+class TestIt:
+    def setup_method(self): self.ready = True
+
+    @pytest.fixture
+    async def name(self, name, request):
+        assert self.ready and request.getfixturevalue("name_of_sync") == "sync"
+        return "inner of " + name
+
+    @pytest.mark.race
+    async def test_it(self, letter, name):
+        assert letter in "ab" and name == "inner of outer"
+
+@pytest.fixture
+def name_of_sync(): return "sync"
+
+def test_after(): assert closed == ["a", "b"]
+""")
+
+    result.assert_outcomes(passed=3, warnings=0)
 
 
 @pytest.mark.parametrize(
-    ("fixture", "message"),
+    ("fixture", "body", "message"),
     [
-        ("nursery", "*the async fixture 'nursery' would be set up once*"),
-        ("autojump_clock", "*the fixture 'autojump_clock' is a MockClock, and would have no*"),
+        ("yield 1; raise ValueError('torn')", "assert False, 'first'", "*first; ValueError: torn"),
+        ("yield 1; raise ValueError('torn')", "pass", "ValueError: torn"),
+        ("yield 1; yield 2", "pass", "RuntimeError: the fixture 'it' yields more than once"),
+        ("raise KeyError('set up')\n    yield", "pass", "KeyError: 'set up'"),
     ],
 )
-def test_fixtures_of_pytest_trio_are_refused(
-    run: Callable[..., pytest.RunResult], fixture: str, message: str
+def test_a_fixture_that_fails(
+    run: Callable[..., pytest.RunResult], fixture: str, body: str, message: str
 ) -> None:
+    """Its error would be lost, or hide that of the test."""
+    result = run(f"""
+@pytest.fixture
+async def it():
+    {fixture}
+
+@pytest.mark.race
+async def test_it(it):
+    {body}
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([message])
+
+
+def test_what_a_fixture_asks_for_by_name(run: Callable[..., pytest.RunResult]) -> None:
+    """It would get a placeholder, or one that another schedule has made."""
+    result = run("""
+closed = []
+
+@pytest.fixture
+async def first(): return object()
+
+@pytest.fixture
+async def second(first, request):
+    request.addfinalizer(lambda: closed.append("second"))
+    return request.getfixturevalue("first") is first
+
+@pytest.fixture
+async def early(request): return request.getfixturevalue("late")
+
+@pytest.fixture
+async def late(): pass
+
+@pytest.fixture
+def twice(first): yield 1; yield 2
+
+@pytest.mark.race
+async def test_made(second): assert not second
+
+@pytest.mark.race
+async def test_not_made(early, late): pass
+
+@pytest.mark.race
+async def test_sync(twice): pass
+
+def test_after(): assert closed
+""")
+
+    result.assert_outcomes(failed=3, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "AssertionError*",
+            "LookupError: the async fixture 'late' is not set up yet: name it as an argument",
+            "RuntimeError: the fixture 'twice' yields more than once",
+        ]
+    )
+
+
+def test_a_nursery_of_a_fixture(run: Callable[..., pytest.RunResult]) -> None:
+    """A crash of a background task would reach nobody, or end in an error of trio's."""
+    result = run("""
+async def crash():
+    raise ValueError("crashed")
+
+async def stay(): await trio.sleep_forever()
+
+@pytest.fixture
+async def server(task):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+        yield
+        nursery.cancel_scope.cancel()
+
+@pytest.fixture
+def client(server): yield "client"
+
+@pytest.mark.race
+@pytest.mark.parametrize("task", [stay, crash])
+async def test_it(client):
+    await trio.sleep(1)
+""")
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*ValueError: crashed"])
+
+
+def test_fixtures_of_pytest_trio(run: Callable[..., pytest.RunResult]) -> None:
     """The nursery would be a placeholder, and the clock nobody's."""
     pytest.importorskip("pytest_trio")
-    result = run(f"@pytest.mark.trio\n@pytest.mark.race\nasync def test_it({fixture}): pass")
+    result = run("""
+@pytest.fixture
+async def server(nursery):
+    nursery.start_soon(trio.sleep_forever)
+    return nursery
 
-    result.stdout.fnmatch_lines([message])
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+@pytest.mark.trio
+@pytest.mark.race
+async def test_nursery(nursery, server):
+    nursery.start_soon(turns)
+    assert nursery is not server
+
+@pytest.mark.race
+async def test_clock(autojump_clock, mock_clock):
+    started = trio.current_time()
+    await trio.sleep(3)
+    mock_clock.jump(2)
+    mock_clock.rate = 0
+    mock_clock.autojump_threshold = mock_clock.autojump_threshold
+    assert (trio.current_time() - started, mock_clock.current_time()) == (5, 5)
+    assert mock_clock.deadline_to_sleep_time(7) == 2 and mock_clock.rate == 0
+    with pytest.raises(RuntimeError, match="can't take part in real time"):
+        mock_clock.rate = 1
+    with pytest.raises(ValueError, match="backwards"):
+        mock_clock.jump(-1)
+
+@pytest.mark.race
+async def test_error(nursery):
+    nursery.start_soon(turns)
+    raise KeyError("of the test")
+
+@pytest.mark.race
+async def test_time_out(nursery):
+    with trio.fail_after(1):
+        await trio.sleep(2)
+
+async def crash(): raise ValueError("crashed")
+
+@pytest.mark.race
+async def test_crash(nursery):
+    nursery.start_soon(crash)
+    await trio.sleep_forever()
+""")
+
+    result.assert_outcomes(passed=2, failed=3, warnings=0)
+    result.stdout.fnmatch_lines(["KeyError: 'of the test'", "TooSlowError*", "ValueError: crashed"])
+
+
+def test_backends_of_anyio(run: Callable[..., pytest.RunResult]) -> None:
+    """A test would be explored once per backend, on trio each time, and pass for both."""
+    result = run(
+        """
+@pytest.fixture
+async def it(anyio_backend): return anyio_backend
+
+@pytest.mark.anyio
+@pytest.mark.race
+async def test_it(it):
+    assert it == "trio"
+
+class TestOther:
+    @pytest.fixture
+    def anyio_backend(self): return "asyncio", {}
+
+    @pytest.mark.race
+    async def test_other(self, anyio_backend): pass
+""",
+        "-rs",
+    )
+
+    result.assert_outcomes(passed=1, skipped=2)
+    result.stdout.fnmatch_lines(["SKIPPED *: explored on trio only, not on asyncio"])
+
+
+def test_instruments_are_refused(run: Callable[..., pytest.RunResult]) -> None:
+    """An instrument would see nothing, and the test would pass for measured."""
+    result = run("""
+@pytest.fixture
+def tracer(): return type("Tracer", (trio.abc.Instrument,), {})()
+
+@pytest.mark.race
+async def test_it(tracer): pass
+""")
+
+    result.stdout.fnmatch_lines(["*the fixture 'tracer' is a Tracer, and would have no effect*"])
 
 
 # -- whose test it is ----------------------------------------------------------------------------
