@@ -78,7 +78,7 @@ nitpick_ignore_regex = [
 ]
 
 
-PACKAGES = ("aspf", "aspf.ranges", "aspf.mm", "aspf.race", "aspf.lab")
+PACKAGES = ("aspf", "aspf.ranges", "aspf.mm", "aspf.mm.trace", "aspf.race", "aspf.lab")
 
 
 def link_by_public_name(

@@ -7,6 +7,7 @@ import click
 from ._faults import faults
 from ._maps import maps
 from ._race import race, replay
+from ._trace import trace
 
 __all__ = ("aspf",)
 
@@ -25,3 +26,4 @@ aspf.add_command(faults)
 aspf.add_command(maps)
 aspf.add_command(race)
 aspf.add_command(replay)
+aspf.add_command(trace)

@@ -189,6 +189,8 @@ class AddressSpace:
         limits: What there may be: address space, locked memory, stacks, VMAs, promised memory.
         start_brk: Where the heap begins that `brk` makes; None for two thirds of the way up, where
             Linux puts the programs that it may put anywhere.
+        mmap_base: Where the search for room begins, from above; None for below the room that is
+            left for the stack. Linux has it at a random place.
 
     Raises:
         ValueError: For an unknown *locking*, or a *task_size* that is not whole pages.
@@ -215,6 +217,7 @@ class AddressSpace:
         min_address: int = 1 << 16,
         limits: Limits = LINUX_LIMITS,
         start_brk: int | None = None,
+        mmap_base: int | None = None,
     ) -> None:
         if locking not in get_args(Locking):
             msg = f"locking={locking!r} is unknown; use one of {', '.join(get_args(Locking))}"
@@ -226,7 +229,13 @@ class AddressSpace:
         self.pager = pager
         self.page_table: PageTable = PageTable()
         self.limits = limits
-        self._layout = partial(Layout, task_size=task_size, min_address=min_address, limits=limits)
+        self._layout = partial(
+            Layout,
+            task_size=task_size,
+            min_address=min_address,
+            limits=limits,
+            mmap_base=mmap_base,
+        )
         # Invariant: what the published VMAs count for, the vacated ranges, and `_shared`.
         self._usage = NOTHING
         # Invariant: how many published VMAs map which shared anonymous memory. It is promised
@@ -259,6 +268,8 @@ class AddressSpace:
         pager: Pager | None = None,
         task_size: int = TASK_SIZE,
         limits: Limits = LINUX_LIMITS,
+        start_brk: int | None = None,
+        mmap_base: int | None = None,
     ) -> Self:
         """Build the layout of a live process from its ``/proc/<pid>/maps``.
 
@@ -273,11 +284,20 @@ class AddressSpace:
             pager: As for the class.
             task_size: As for the class.
             limits: As for the class.
+            start_brk: As for the class, if the map shows no heap.
+            mmap_base: As for the class.
 
         Raises:
             ValueError: If a line is not of that form, or two of them overlap.
         """
-        space = cls(locking=locking, pager=pager, task_size=task_size, limits=limits)
+        space = cls(
+            locking=locking,
+            pager=pager,
+            task_size=task_size,
+            limits=limits,
+            start_brk=start_brk,
+            mmap_base=mmap_base,
+        )
         lines = [line for line in parse_maps(maps) if line.end <= task_size]
         known = files_of(lines)
         for identity, file in known.items():

@@ -89,7 +89,7 @@ class FaultRow:
 
 
 @final
-class _Slow:
+class Slow:
     """A pager that takes its time, as a disk does: most pages alike, one in a hundred longer."""
 
     def __init__(self, seconds: float, slow: float, under: MappedFile | None = None) -> None:
@@ -190,17 +190,17 @@ class MultiFault:
             speculative_hits=statistics.speculative_hits,
             retries=statistics.retries,
             waits=statistics.waits,
-            p50=_percentile(tally.seconds, 50),
-            p99=_percentile(tally.seconds, 99),
+            p50=percentile(tally.seconds, 50),
+            p99=percentile(tally.seconds, 99),
             writes=len(tally.writes),
-            write_p99=_percentile(tally.writes, 99),
+            write_p99=percentile(tally.writes, 99),
             ratio=median(x / y for x, y in zip(tally.rates, baseline, strict=True)),
         )
 
     # The space and its windows ---------------------------------------------------------------
 
     async def _space(self, locking: Locking, stack: AsyncExitStack) -> AddressSpace:
-        pager = _Slow(self.io, self.slow) if self.io else None
+        pager = Slow(self.io, self.slow) if self.io else None
         if self.layout != "maps":
             space = AddressSpace(locking=locking, pager=pager)
         else:
@@ -224,7 +224,7 @@ class MultiFault:
         """Put the pager's latency in front of a real file."""
         if not self.io:
             return file
-        pager = _Slow(self.io, self.slow, file)
+        pager = Slow(self.io, self.slow, file)
         return MappedFile(pager, size=file.size, name=file.name)
 
     async def _windows(
@@ -341,7 +341,7 @@ def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:
         yield low, min(low + WINDOW, end)
 
 
-def _percentile(values: list[float], percent: int) -> float:
+def percentile(values: list[float], percent: int) -> float:
     if not values:
         return math.nan
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]

@@ -67,6 +67,8 @@ class Layout:
         limits: What there may be.
         usage: What there is, vacated ranges among it; None to count it when it is wanted.
         def_flags: Flags that every new VMA gets (``mm->def_flags``): what mlockall has left.
+        mmap_base: Where the top-down search begins in a process that has it at random; None for
+            where it begins without that (`search_base`).
     """
 
     index: RegionIndex[VMA]
@@ -76,6 +78,7 @@ class Layout:
     limits: Limits = LINUX_LIMITS
     usage: Usage | None = None
     def_flags: int = 0
+    mmap_base: int | None = None
 
     @property
     def used(self) -> Usage:
@@ -88,8 +91,10 @@ class Layout:
         return max(0, self.limits.max_map_count - len(self.index))
 
     @property
-    def mmap_base(self) -> int:
+    def search_base(self) -> int:
         """Where the top-down search begins: below the room that is left for the stack."""
+        if self.mmap_base is not None:
+            return self.mmap_base
         stack = self.limits.stack
         if stack is None:
             return self.task_size // 6 & -PAGE_SIZE

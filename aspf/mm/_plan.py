@@ -77,6 +77,7 @@ from ._vma import (
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_SHARED,
     VM_WRITE,
@@ -259,6 +260,8 @@ def _vm_flags(layout: Layout, call: MmapCall) -> int:
     vm_flags = call.prot & VM_ACCESS | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | layout.def_flags
     vm_flags |= VM_GROWSDOWN if flags & MAP_GROWSDOWN else 0
     vm_flags |= VM_LOCKED if flags & MAP_LOCKED else 0
+    # Since Linux 6.7: a stack of 2 MiB should not be brought whole.
+    vm_flags |= VM_NOHUGEPAGE if flags & MAP_STACK else 0
     if flags & MAP_LOCKED and not can_do_mlock(layout.limits):
         refuse_locking(errno.EPERM, text)
     if not may_lock(layout.limits, layout.used, vm_flags, _pages(call.size)):
@@ -352,13 +355,13 @@ def floor_of(region: Region[VMA]) -> int:
 
 
 def _gap(layout: Layout, length: int, flags: int) -> int | None:
-    """Search as x86-64 does: from `Layout.mmap_base` down, else from a third of the way up.
+    """Search as x86-64 does: from `Layout.search_base` down, else from a third of the way up.
 
     Complexity: O(VMAs).
     """
     if flags & MAP_32BIT:
         return _lowest(layout, length, *LOW_SPAN)
-    for start, end in reversed(list(_free(layout, layout.min_address, layout.mmap_base))):
+    for start, end in reversed(list(_free(layout, layout.min_address, layout.search_base))):
         if end - start >= length:
             return end - length
     third = page_align(layout.task_size // 3)

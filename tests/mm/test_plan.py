@@ -299,7 +299,7 @@ def region_with_holes(unit: int, holes: list[tuple[int, int]]) -> Layout:
     for start, size in sorted((at, size) for size, at in holes):
         regions.append(Region(base + position * unit, base + start * unit, VMA(R)))
         position = start + size
-    top = Layout(index).mmap_base
+    top = Layout(index).search_base
     regions.append(Region(base + position * unit, top, VMA(R)))
     return Layout(RegionIndex(regions))
 

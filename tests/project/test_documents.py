@@ -81,7 +81,9 @@ def test_no_page_is_an_orphan(page: Path) -> None:
     assert page == DOCS / "index.md" or page.resolve() in listed
 
 
-@pytest.mark.parametrize("package", ["aspf", "aspf.ranges", "aspf.mm", "aspf.race", "aspf.lab"])
+@pytest.mark.parametrize(
+    "package", ["aspf", "aspf.ranges", "aspf.mm", "aspf.mm.trace", "aspf.race", "aspf.lab"]
+)
 def test_the_reference_is_complete(package: str) -> None:
     """A public name would be found only by those who read the source."""
     reference = "".join(page.read_text("utf-8") for page in DOCS.glob("reference/*.md"))

@@ -48,6 +48,9 @@ PURE = {
     "aspf.mm._plan_mremap",
     "aspf.mm._proc_maps",
     "aspf.mm._vma",
+    "aspf.mm.trace._perf",
+    "aspf.mm.trace._recording",
+    "aspf.mm.trace._strace",
 }
 PYTEST_PLUGIN = "aspf.race.pytest_plugin"
 EVENT_LOOPS = {"anyio", "asyncio", "trio", "sniffio"}

@@ -18,7 +18,7 @@ import aspf.lab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = ("aspf", "aspf.ranges", "aspf.mm", "aspf.race", "aspf.lab")
+PACKAGES = ("aspf", "aspf.ranges", "aspf.mm", "aspf.mm.trace", "aspf.race", "aspf.lab")
 PUBLIC = [
     pytest.param(package, name, id=f"{package}.{name}")
     for package in PACKAGES

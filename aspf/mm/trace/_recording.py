@@ -1,0 +1,148 @@
+"""A recording: one text with everything that a replay needs.
+
+It has a few lines of header (``aspf recording 1``, ``command``, ``system``, ``process``, ``clock``)
+and four sections: ``[maps]``, the map just after exec; ``[calls]``, what strace wrote; ``[faults]``,
+what perf script wrote, which may be empty; ``[final]``, the map before the end. The sections are the
+tools' own words, so that a recording can be put together by hand.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from aspf.mm._proc_maps import MapsLine, parse_maps
+
+from ._perf import RecordedFault, parse_perf
+from ._strace import RecordedCall, RecordedSignal, parse_strace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ("Event", "Recording", "parse_recording")
+
+Event: TypeAlias = RecordedCall | RecordedFault
+
+MAGIC: Final = "aspf recording 1"
+SECTIONS: Final = ("maps", "calls", "faults", "final")
+# What changes a map, or tells who shares it.
+MEMORY: Final = frozenset(
+    {
+        *("brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "msync", "mincore"),
+        *("mlock", "mlock2", "munlock", "mlockall", "munlockall", "pkey_mprotect"),
+        *("remap_file_pages", "shmat", "shmdt", "prctl"),
+    }
+)
+MAKES_TASKS: Final = frozenset({"clone", "clone3", "fork", "vfork"})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a program did to its memory, from exec to its end.
+
+    Attributes:
+        command: What was run.
+        system: On which kernel.
+        maps: Its map just after exec.
+        final: Its map before the end; empty if that is not known.
+        events: Calls and faults of its threads, in order.
+        signals: Accesses that the kernel refused.
+        threads: How many threads made calls or faults.
+        start_brk: Where its heap begins; None if it has none.
+    """
+
+    command: str
+    system: str
+    maps: tuple[MapsLine, ...]
+    final: tuple[MapsLine, ...]
+    events: tuple[Event, ...]
+    signals: tuple[RecordedSignal, ...]
+    threads: int
+    start_brk: int | None
+
+    @property
+    def calls(self) -> list[RecordedCall]:
+        """The calls."""
+        return [event for event in self.events if isinstance(event, RecordedCall)]
+
+    @property
+    def faults(self) -> list[RecordedFault]:
+        """The faults."""
+        return [event for event in self.events if isinstance(event, RecordedFault)]
+
+    @property
+    def mmap_base(self) -> int | None:
+        """Where the kernel's search for room began: at the end of what exec mapped below the stack.
+
+        None if the map has no stack to tell it by.
+        """
+        stack = [line.start for line in self.maps if line.name == "[stack]"]
+        below = [line.end for line in self.maps if stack and line.end <= stack[0]]
+        return max(below, default=None)
+
+
+def parse_recording(text: str) -> Recording:
+    """Read a recording.
+
+    Only what belongs to the first process is kept: its threads' calls after the map was taken, not
+    those of programs that it has started.
+
+    Raises:
+        ValueError: If it is no recording, a line of it is damaged, or the program replaced itself
+            by another one (exec).
+    """
+    first, _, rest = text.partition("\n")
+    if first != MAGIC:
+        msg = f"not a recording of aspf trace record: it begins with {first[:60]!r}"
+        raise ValueError(msg)
+    header, *parts = re.split(r"^\[(maps|calls|faults|final)\]\n", rest, flags=re.MULTILINE)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    missing = [name for name in SECTIONS if name not in sections]
+    if missing:
+        msg = f"the recording lacks its section [{missing[0]}]; it was cut off, record again"
+        raise ValueError(msg)
+    values = dict(line.split(" ", 1) for line in header.splitlines() if " " in line)
+    process = int(values.get("process", "0"))
+    calls, signals = parse_strace(sections["calls"].split("\n"))
+    process = process or (calls[0].tid if calls else 0)
+    threads, start = _threads(calls, process)
+    clock = int(values.get("clock", "0"))
+    faults = [f._replace(time=f.time + clock) for f in parse_perf(sections["faults"].split("\n"))]
+    events: list[Event] = [c for c in calls if c.name in MEMORY]
+    events += faults
+    mine = [event for event in events if start < event.time < threads.get(event.tid, 0)]
+    mine.sort(key=lambda event: event.time)
+    heap = next((c.result for c in calls if c.tid == process and c.name == "brk"), None)
+    return Recording(
+        command=values.get("command", ""),
+        system=values.get("system", ""),
+        maps=tuple(parse_maps(sections["maps"])),
+        final=tuple(parse_maps(sections["final"])),
+        events=tuple(mine),
+        signals=tuple(s for s in signals if s.tid in threads),
+        threads=len({event.tid for event in mine}),
+        start_brk=heap,
+    )
+
+
+def _threads(calls: Sequence[RecordedCall], process: int) -> tuple[dict[int, float], int]:
+    """Return until when each thread shared the process's memory, and when its map was taken."""
+    threads, start = {process: math.inf}, 0
+    for call in calls:
+        if call.time > threads.get(call.tid, 0):
+            continue
+        if call.name.startswith("execve") and not call.error:
+            if call.tid != process:
+                threads[call.tid] = call.time  # a vfork's child: it has its own memory now
+            elif start:
+                msg = f"the program has replaced itself: {call}; record what it runs instead"
+                raise ValueError(msg)
+        elif call.name in MAKES_TASKS and call.result > 0:
+            if call.name == "vfork" or any("CLONE_VM" in part for part in call.arguments):
+                threads[call.result] = math.inf
+        elif call.tid == process and call.name == "brk" and not start:
+            start = call.time
+    return threads, start
