@@ -99,6 +99,8 @@ class MappedFile:
         is_writable: False makes writable shared mappings fail with EACCES.
         device: Major and minor number for ``maps``.
         inode: Inode number for ``maps``.
+        is_huge_aligned: Place mappings of 2 MiB and more so that huge pages could be used, as Linux
+            does for files of ext4, xfs and btrfs, but not of tmpfs.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class MappedFile:
         is_writable: bool = False,
         device: tuple[int, int] = (0, 0),
         inode: int = 0,
+        is_huge_aligned: bool = False,
     ) -> None:
         self._pager: Final = pager
         self._size = size
@@ -119,6 +122,7 @@ class MappedFile:
         self.is_writable = is_writable
         self.device = device
         self.inode = inode
+        self.is_huge_aligned = is_huge_aligned
         # Invariant: ordered by page index; every page counts this cache in its share_count, and
         # none lies wholly beyond the end of the file. Ordered, for flush and truncate take ranges.
         self._cache: SortedDict[int, Page] = SortedDict()

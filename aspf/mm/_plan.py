@@ -307,17 +307,9 @@ def place(layout: Layout, call: MmapCall) -> int:
         fail(errno.ENOMEM, str(call), "longer than the address space", cure)
     if call.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
         return _fixed(layout, call)
-    hint = call.address & -PAGE_SIZE
-    if hint:
-        hint = max(hint, page_align(layout.min_address))
-        end = hint + call.size
-        is_low = not call.flags & MAP_32BIT or end <= LOW_SPAN[1]
-        if is_low and _is_free(layout, hint, end):
-            return hint
-    is_huge = call.file is None and not hint and call.size % THP_SIZE == 0
-    found = _huge_gap(layout, call.size, call.flags) if is_huge else None
+    found = _huge_gap(layout, call) if _may_be_huge(call) else None
     if found is None:
-        found = _gap(layout, call.size, call.flags)
+        found = _hint_or_gap(layout, call, call.size)
     if found is None:
         cure = "map less, or unmap something first"
         refuse(errno.ENOMEM, str(call), "no gap is large enough", cure)
@@ -354,6 +346,17 @@ def floor_of(region: Region[VMA]) -> int:
     return int(region.start) - gap
 
 
+def _hint_or_gap(layout: Layout, call: MmapCall, length: int) -> int | None:
+    hint = call.address & -PAGE_SIZE
+    if hint:
+        hint = max(hint, page_align(layout.min_address))
+        end = hint + length
+        is_low = not call.flags & MAP_32BIT or end <= LOW_SPAN[1]
+        if is_low and _is_free(layout, hint, end):
+            return hint
+    return _gap(layout, length, call.flags)
+
+
 def _gap(layout: Layout, length: int, flags: int) -> int | None:
     """Search as x86-64 does: from `Layout.search_base` down, else from a third of the way up.
 
@@ -373,13 +376,22 @@ def _lowest(layout: Layout, length: int, low: int, high: int) -> int | None:
     return next((start for start, end in spans if end - start >= length), None)
 
 
-def _huge_gap(layout: Layout, length: int, flags: int) -> int | None:
-    """Search for room with 2 MiB to spare and align in it, so that huge pages could be used."""
-    found = _gap(layout, length + THP_SIZE, flags)
-    if found is None:
-        return None
-    aligned = found + (-found & (THP_SIZE - 1))
-    return aligned + THP_SIZE if aligned == found and not flags & MAP_32BIT else aligned
+def _may_be_huge(call: MmapCall) -> bool:
+    """Tell whether the mapping is to be placed so that huge pages could be used."""
+    if call.file is None:
+        return not call.address & -PAGE_SIZE and call.size % THP_SIZE == 0
+    first = call.offset + (-call.offset & (THP_SIZE - 1))
+    return call.file.is_huge_aligned and call.offset + call.size - first >= THP_SIZE
+
+
+def _huge_gap(layout: Layout, call: MmapCall) -> int | None:
+    """Search for room with 2 MiB to spare and align in it; a hint with as much room is taken."""
+    found = _hint_or_gap(layout, call, call.size + THP_SIZE)
+    if found is None or (found and found == call.address & -PAGE_SIZE):
+        return found
+    offset = 0 if call.file is None else call.offset
+    beyond = (offset - found) & (THP_SIZE - 1)
+    return found + (beyond or (0 if call.flags & MAP_32BIT else THP_SIZE))
 
 
 def _free(layout: Layout, low: int, high: int) -> Iterator[Span]:

@@ -19,6 +19,7 @@ from aspf.mm import (
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
+    MAP_STACK,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
@@ -368,7 +369,7 @@ def test_what_is_vacated_counts_as_occupied():
     """A new mapping would get pages that the zap of the old one takes away."""
     top = 53 * PAGE
     empty = layout(RegionIndex())
-    assert empty.mmap_base == top
+    assert empty.search_base == top
     vacated = layout(RegionIndex(), vacated=((20 * PAGE, 30 * PAGE), (top - PAGE, top)))
     free = [plan_mmap(vacated, MmapCall(0, n * PAGE, R, ANON)).address // PAGE for n in (1, 22)]
     assert free == [51, 30]
@@ -395,3 +396,48 @@ def test_above_the_stack_is_the_last_resort():
     """A space whose lower part is full would refuse what still has room."""
     where = layout(built((0, 54, R)))
     assert plan_mmap(where, MmapCall(0, PAGE, R, ANON)).address == 54 * PAGE
+
+
+HUGE_PAGE = 512 * PAGE
+TALL = 64 * HUGE_PAGE
+
+
+@pytest.mark.parametrize(
+    ("pages", "offset", "start"),
+    [
+        (512, 0, TALL - HUGE_PAGE),  # fits as it is: the search for one more found an aligned place
+        (600, 0, TALL - 2 * HUGE_PAGE),
+        (600, 100, TALL - 600 * PAGE),  # no whole huge page of the file is in it
+        (1100, 100, TALL - 3 * HUGE_PAGE + 100 * PAGE),
+        (511, 0, TALL - 511 * PAGE),
+    ],
+)
+def test_a_large_file_is_placed_for_huge_pages(pages, offset, start):
+    """Real programs map libraries of several MiB; they would be elsewhere than in Linux."""
+    file = numbered_file("f")
+    call = MmapCall(0, pages * PAGE, R, MAP_PRIVATE, file, offset * PAGE)
+    where = Layout(RegionIndex(), task_size=2 * TALL, min_address=0, mmap_base=TALL)
+    assert plan_mmap(where, call).address == TALL - pages * PAGE
+    file.is_huge_aligned = True
+    assert plan_mmap(where, call).address == start
+
+
+def test_a_hint_for_a_large_file_needs_room_for_aligning():
+    """A hint would be taken that Linux passes over, or the other way round."""
+    file = numbered_file("f")
+    file.is_huge_aligned = True
+    hint = TALL // 2 + PAGE
+    call = MmapCall(hint, HUGE_PAGE, R, MAP_PRIVATE, file)
+    where = Layout(RegionIndex(), task_size=2 * TALL, min_address=0, mmap_base=TALL)
+    assert plan_mmap(where, call).address == hint
+    above = RegionIndex([Region(hint + HUGE_PAGE, hint + HUGE_PAGE + PAGE, VMA(R))])
+    near = Layout(above, task_size=2 * TALL, min_address=0, mmap_base=TALL)
+    assert plan_mmap(near, call).address == TALL - HUGE_PAGE
+
+
+def test_a_stack_does_not_merge_with_other_memory():
+    """The stacks of threads would be one VMA with what lies beside them; Linux 6.7 parts them."""
+    index = built((8, 4, RW))
+    for flags, vmas in ((FIXED, 1), (FIXED | MAP_STACK, 2)):
+        call = MmapCall(4 * PAGE, 4 * PAGE, RW, flags)
+        assert len(applied(index, plan_mmap(layout(index), call))) == vmas

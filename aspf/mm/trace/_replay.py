@@ -260,9 +260,17 @@ class _Run:
         self.rate = 0.0
         self.maps: list[MapsLine] = []
 
+    # A file system without a device of its own, such as tmpfs, has major number 0.
     def _file(self, name: str, device: tuple[int, int] = (0, 0), inode: int = 0) -> MappedFile:
         pager = ZeroPager() if self._slow is None else Slow(*self._slow)
-        return MappedFile(pager, name=name, is_writable=True, device=device, inode=inode)
+        return MappedFile(
+            pager,
+            name=name,
+            is_writable=True,
+            device=device,
+            inode=inode,
+            is_huge_aligned=bool(device[0]),
+        )
 
     async def run(self) -> None:
         started = self._clock()
