@@ -164,6 +164,7 @@ class Strand:
         "_name",
         "_strands",
         "cancelled",
+        "inside",
         "made",
         "marks",
         "number",
@@ -191,6 +192,8 @@ class Strand:
         # and at what point it stands, if it has a name.
         self.pending: Footprint | None = None
         self.point = ""
+        # The primitives that it writes in each of its steps; entered one inside the other.
+        self.inside: list[object] = []
         # The primitive that it sleeps on, and whether waking it writes that.
         self.sleeps_on: tuple[object, bool] | None = None
         # Invariant: the k-th one has number k; the first is around the task itself, if that may be
@@ -224,7 +227,7 @@ class Strand:
         status: _run.CancelStatus | None = self.task._cancel_status
         while status is not None and status.effectively_cancelled:
             # trio delivers a cancellation in a checkpoint by a scope whose deadline is -inf.
-            if status._scope.cancel_called and -math.inf < status._scope.deadline <= now:
+            if status._scope._cancel_called and -math.inf < status._scope._deadline <= now:
                 return status._scope
             status = status.parent
         return None
@@ -288,8 +291,8 @@ class Schedule:
         self._reads: set[int] = set()
         self._writes: set[int] = set()
         self._unknown = False
-        # Invariant: keeps each object that has a number alive, so that no other has its address.
-        self._things: dict[int, tuple[int, object]] = {}
+        # Numbers by address. Whatever is made at the address of something that is gone gets its own.
+        self._things: dict[int, int] = {}
         self._made = 0  # by nobody in particular
         self._thread = get_ident()
         self._cancelled_others = False
@@ -506,6 +509,8 @@ class Schedule:
             self._last_operation = strand.operation
         strand.operation = strand.pending = None
         strand.point = ""
+        for thing in strand.inside:
+            self.access(thing, True)
         if self._watcher is not None:
             if self._last_operation is not None and self._last_operation.writes:
                 self._writers[self._last_operation.place] = strand
@@ -667,7 +672,7 @@ class Schedule:
     def made(self, thing: object) -> None:
         """Give a primitive a number, the same in every schedule in which it is made."""
         if get_ident() == self._thread and self.verdict is None:
-            self._things[id(thing)] = self._new_origin(), thing
+            self._things[id(thing)] = self._new_origin()
 
     def access(self, thing: object, writes: bool) -> None:  # noqa: FBT001
         """Take note that the last action has accessed a primitive."""
@@ -693,6 +698,17 @@ class Schedule:
         """Take note that the running task may go to sleep on a primitive."""
         if self._running is not None and get_ident() == self._thread:
             self._running.sleeps_on = thing, writes
+
+    def enter(self, thing: object) -> None:
+        """Take note that the running task writes a primitive in each step until it leaves it."""
+        self.access(thing, True)
+        if self._running is not None and get_ident() == self._thread:
+            self._running.inside.append(thing)
+
+    def leave(self) -> None:
+        """Take note that the running task has left the primitive that it entered last."""
+        if self._running is not None and get_ident() == self._thread and self._running.inside:
+            self._running.inside.pop()
 
     def moved(self, task: trio.lowlevel.Task, thing: object) -> None:
         """Take note that a sleeping task sleeps on another primitive now."""
@@ -731,8 +747,9 @@ class Schedule:
         _raise_if_cancelled("at a point")
 
     def _number_of(self, thing: object) -> int:
-        if id(thing) in self._things:
-            return self._things[id(thing)][0]
+        number = self._things.get(id(thing))
+        if number is not None:
+            return number
         return _OF_A_THING | number_of_outsider(thing)
 
     def _new_origin(self) -> int:
@@ -818,7 +835,7 @@ class Schedule:
 
     def _unshield(self, status: _run.CancelStatus) -> None:
         for child in list(status._children):
-            if child._scope.shield:
+            if child._scope._shield:
                 child._scope.shield = False
             self._unshield(child)
 
@@ -915,7 +932,7 @@ def _runs_on(mark: Mark) -> bool:
 def _is_shielded(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:
     status: _run.CancelStatus | None = task._cancel_status
     while status is not None and status is not root:
-        if status._scope.shield:
+        if status._scope._shield:
             return True
         status = status.parent
     return False

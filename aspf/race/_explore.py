@@ -232,8 +232,8 @@ def explore(
             marks with `may_cancel`. ``"each"``: every task as well, at each of its checkpoints in
             turn, but for the main task; it ends quietly, as if a scope around it had been
             cancelled. ``"never"``: nothing.
-        shared: ``"cells"`` promises that the tasks share nothing but cells, lifetimes and the
-            primitives of trio and anyio. Then schedules that only differ in the order of
+        shared: ``"cells"`` promises that the tasks share nothing but cells, lifetimes and
+            primitives: trio's, anyio's, `RangeMap` and `ReadWriteLock`. Then schedules that only differ in the order of
             independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.

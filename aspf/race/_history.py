@@ -97,6 +97,8 @@ class History:
         self._calls: list[Call] = []
         self._moments = 0
         self._tasks: dict[trio.lowlevel.Task, str] = {}
+        if _hook.current is not None:
+            _hook.current.made(self)
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -191,6 +193,9 @@ class History:
                 _hook.recorder.line(f"... {call} {call.outcome}")
 
     def _moment(self) -> int:
+        # Which call came first is a result: two tasks' calls are not exchanged.
+        if _hook.current is not None:
+            _hook.current.access(self, True)
         self._moments += 1
         return self._moments
 

@@ -45,6 +45,12 @@ class Hook(Protocol):
     def sleep_on(self, thing: object, writes: bool) -> None:  # noqa: FBT001
         """Take note that the running task may go to sleep on a primitive."""
 
+    def enter(self, thing: object) -> None:
+        """Take note that the running task writes a primitive in each step until it leaves it."""
+
+    def leave(self) -> None:
+        """Take note that the running task has left the primitive that it entered last."""
+
     def moved(self, task: trio.lowlevel.Task, thing: object) -> None:
         """Take note that a sleeping task sleeps on another primitive now."""
 

@@ -55,7 +55,8 @@ class Kind(NamedTuple):
     name: str
     #: The attribute that holds what is shared, where that isn't the object itself.
     part: str = ""
-    #: Whether objects get a number when they are made; else where they are first used.
+    #: Whether objects get a number when they are made. Invariant: true if the object itself is
+    #: what is accessed.
     makes: bool = True
     #: Methods and properties that read it; setting such a property writes it.
     reads: tuple[str, ...] = ()
@@ -63,8 +64,8 @@ class Kind(NamedTuple):
     #: Async methods that may sleep on it, as readers or as writers, and how their point is called.
     reading_waits: tuple[str, ...] = ()
     writing_waits: tuple[str, ...] = ()
-    #: Async methods that go on writing after they have slept.
-    writes_afterwards: tuple[str, ...] = ()
+    #: Async methods that write it in each of their steps.
+    writes_throughout: tuple[str, ...] = ()
     #: Methods before which the level "contract" has a point, and that say the rest themselves.
     points: tuple[str, ...] = ()
 
@@ -100,7 +101,7 @@ KINDS: Final = (
         points=("acquire",),
     ),
     # A condition is a lock and a parking lot.
-    Kind("trio._sync", "Condition", makes=False, points=("wait",)),
+    Kind("trio._sync", "Condition", part="_lot", makes=False, points=("wait",)),
     Kind(
         "trio._core._parking_lot",
         "ParkingLot",
@@ -144,7 +145,7 @@ KINDS: Final = (
         "Condition",
         reads=("statistics",),
         writes=("notify", "notify_all"),
-        writes_afterwards=("wait",),
+        writes_throughout=("wait",),
         points=("wait",),
     ),
     Kind("anyio._core._synchronization", "ResourceGuard", writes=("__enter__", "__exit__")),
@@ -156,7 +157,7 @@ KINDS: Final = (
         makes=False,
         reads=("statistics",),
         writes=("send_nowait", "clone", "close"),
-        writes_afterwards=("send",),
+        writes_throughout=("send",),
     ),
     Kind(
         "anyio.streams.memory",
@@ -165,13 +166,62 @@ KINDS: Final = (
         makes=False,
         reads=("statistics",),
         writes=("receive_nowait", "clone", "close"),
-        writes_afterwards=("receive",),
+        writes_throughout=("receive",),
     ),
     Kind(
         "anyio._core._tasks",
         "TaskHandle",
         reads=("status", "return_value", "exception", "start_value"),
-        writes_afterwards=("_run_coro",),
+        writes_throughout=("_run_coro",),
+    ),
+    # Ours, by their names: this room knows nothing of the others.
+    Kind(
+        "aspf._rwlock",
+        "ReadWriteLock",
+        reads=("statistics", "__repr__"),
+        writes=(
+            "acquire_read_nowait",
+            "acquire_write_nowait",
+            "release_read",
+            "release_write",
+            "downgrade",
+        ),
+        writes_throughout=("_acquire",),
+        points=("acquire_read", "acquire_write"),
+    ),
+    Kind(
+        "aspf.ranges._range_map",
+        "RangeMap",
+        reads=("index", "_plan_on", "__len__", "_bind"),
+        writes=("_discard", "_outdate_fills", "unsettled", "__repr__"),
+        writes_throughout=("get_or_insert", "_lead", "_retire_shielded", "aclose"),
+        points=("aclose",),
+    ),
+    Kind(
+        "aspf.ranges._range_map",
+        "Drain",
+        part="_map",
+        makes=False,
+        reads=("done", "settled"),
+        writes=("holders", "__repr__"),
+        writes_throughout=("wait",),
+    ),
+    Kind(
+        "aspf.ranges._range_map",
+        "_Hold",
+        part="_map",
+        makes=False,
+        writes_throughout=("__aenter__", "__aexit__"),
+    ),
+    # Pins are counted, and no two are told apart until the region is retired.
+    Kind("aspf.ranges._region", "Guard", writes=("pins", "owners", "__repr__")),
+    Kind(
+        "aspf.ranges._region",
+        "Region",
+        part="guard",
+        makes=False,
+        reads=("is_current",),
+        writes=("invalidated",),
     ),
 )
 
@@ -190,14 +240,14 @@ def _accessing(original: Method, part: str, *, writes: bool) -> Method:
     return method
 
 
-def _accessing_property(original: Any, part: str) -> property:
+def _accessing_property(original: Any, part: str, *, writes: bool = False) -> property:
     # Either a property, or the descriptor of a slot.
     read: Method = original.fget if isinstance(original, property) else original.__get__
     write: Method = original.fset if isinstance(original, property) else original.__set__
 
     def getter(self: Any) -> Any:
         if _hook.current is not None:
-            _hook.current.access(getattr(self, part) if part else self, False)
+            _hook.current.access(getattr(self, part) if part else self, writes)
         return read(self)
 
     def setter(self: Any, value: Any) -> None:
@@ -225,17 +275,17 @@ def _sleeping(original: Method, part: str, *, writes: bool) -> Method:
     return method
 
 
-def _accessing_afterwards(original: Method, part: str) -> Method:
+def _accessing_throughout(original: Method, part: str) -> Method:
     @functools.wraps(original)
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        thing = getattr(self, part) if part else self
-        if _hook.current is not None:
-            _hook.current.access(thing, True)
+        schedule = _hook.current
+        if schedule is None:  # pragma: no cover - a coroutine that outlives the exploration
+            return await original(self, *args, **kwargs)
+        schedule.enter(getattr(self, part) if part else self)
         try:
             return await original(self, *args, **kwargs)
         finally:
-            if _hook.current is not None:
-                _hook.current.access(thing, True)
+            schedule.leave()
 
     return method
 
@@ -280,12 +330,16 @@ def _wrapped(kind: Kind, of: type) -> Iterator[tuple[str, Any]]:
             else _accessing_property(original(name), kind.part)
         )
     for name in kind.writes:
-        found[name] = _accessing(original(name), kind.part, writes=True)
+        found[name] = (
+            _accessing(original(name), kind.part, writes=True)
+            if callable(original(name))
+            else _accessing_property(original(name), kind.part, writes=True)
+        )
     for name in kind.reading_waits + kind.writing_waits:
         writes = name in kind.writing_waits
         found[name] = _sleeping(original(name), kind.part, writes=writes)
-    for name in kind.writes_afterwards:
-        found[name] = _accessing_afterwards(original(name), kind.part)
+    for name in kind.writes_throughout:
+        found[name] = _accessing_throughout(original(name), kind.part)
     for name in kind.points:
         writes = name not in kind.reading_waits
         found[name] = _with_point(original(name), kind.part, writes=writes)
@@ -481,6 +535,57 @@ def _has_pending_cancellation(original: Method) -> Method:
     return has_pending_cancellation
 
 
+def _pin(original: Method) -> Method:
+    @functools.wraps(original)
+    def pin(self: Any, key: Any) -> Any:
+        if _hook.current is None:
+            return original(self, key)
+        _hook.current.access(self, False)
+        guard = original(self, key)
+        _hook.current.access(guard, False)
+        return guard
+
+    return pin
+
+
+def _unpin(original: Method) -> Method:
+    @functools.wraps(original)
+    def unpin(self: Any, *args: Any) -> None:
+        if _hook.current is not None:
+            retired = self.drain is not None
+            _hook.current.access(self, retired)
+            if retired:
+                # It may be the last one: then the edit settles here.
+                _hook.current.access(self.drain._map, True)
+        original(self, *args)
+
+    return unpin
+
+
+def _publish(original: Method) -> Method:
+    @functools.wraps(original)
+    def _publish(self: Any, edit: Any, *args: Any) -> Any:
+        if _hook.current is not None:
+            _hook.current.access(self, True)
+            for region in edit.old:
+                _hook.current.access(region.guard, True)
+        return original(self, edit, *args)
+
+    return _publish
+
+
+def _counting(original: Method) -> Method:
+    @functools.wraps(original)
+    def statistics(self: Any) -> Any:
+        if _hook.current is not None:
+            _hook.current.access(self, True)
+            for region in self._index:
+                _hook.current.access(region.guard, True)
+        return original(self)
+
+    return statistics
+
+
 SPECIAL: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
     ("trio._core._run", "CancelScope", "_cancel", _cancel),
     ("trio._core._run", "CancelScope", "cancel_called", _cancel_called),
@@ -500,6 +605,10 @@ SPECIAL: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
         "has_pending_cancellation",
         _has_pending_cancellation,
     ),
+    ("aspf.ranges._range_map", "RangeMap", "pin", _pin),
+    ("aspf.ranges._range_map", "RangeMap", "_publish", _publish),
+    ("aspf.ranges._range_map", "RangeMap", "statistics", _counting),
+    ("aspf.ranges._region", "Guard", "__exit__", _unpin),
 )
 
 # -- for as long as somebody explores ----------------------------------------------------------------

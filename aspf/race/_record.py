@@ -85,7 +85,7 @@ class Trace:
         scope = strand.expired(self._now)
         if scope is not None and (strand, scope) not in self._expired:
             self._expired.append((strand, scope))
-            if not _sleeps_until(strand, scope.deadline):
+            if not _sleeps_until(strand, scope._deadline):
                 self.mark(strand, "*** timed out")
         self._events_before = len(self.events)
 

@@ -8,6 +8,7 @@ import anyio
 import trio
 from hypothesis import strategies as st
 
+from aspf import RangeInvalidated, RangeMap, ReadWriteLock
 from aspf.race import Cell
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class World:
         ]
         self.lot = trio.lowlevel.ParkingLot()
         self.cells = [Cell(0, "cell 0"), Cell(0, "cell 1")]
+        self.rwlock = ReadWriteLock()
+        self.retired: list[str] = []
+        self.ranges = RangeMap([(0, 4, "a"), (4, 8, "b")], on_retire=self.retired.append)
         # The nursery in which others start tasks; a cell, since whose it is changes.
         self.home: Cell[trio.Nursery | None] = Cell(None, "home")
         # Of the children that tasks start, by a name that doesn't depend on when it was.
@@ -257,6 +261,57 @@ async def _unpark(world: World, me: int, which: int, n: int, log: Any) -> None:
         other.unpark_all()
 
 
+async def _read(world: World, me: int, which: int, n: int, log: Any) -> None:
+    async with world.rwlock.read():
+        log(world.rwlock.statistics().readers)
+        if n:
+            await trio.lowlevel.checkpoint()
+
+
+async def _write(world: World, me: int, which: int, n: int, log: Any) -> None:
+    async with world.rwlock.write():
+        await trio.lowlevel.checkpoint()
+        if n:
+            world.rwlock.downgrade()
+            world.rwlock.release_read()
+            await world.rwlock.acquire_write()
+
+
+async def _pin(world: World, me: int, which: int, n: int, log: Any) -> None:
+    with world.ranges.pin(4 * which) as region:
+        log(region.payload)
+        await trio.lowlevel.checkpoint()
+        log(region.is_current)
+
+
+async def _assign(world: World, me: int, which: int, n: int, log: Any) -> None:
+    drain = world.ranges.assign(4 * which, 8, f"{me}.{n}")
+    if n:
+        await drain.wait()
+    log(drain.settled)
+
+
+async def _hold(world: World, me: int, which: int, n: int, log: Any) -> None:
+    try:
+        async with world.ranges.hold(4 * which, cancel_on_invalidate=bool(n)) as region:
+            log(region.payload)
+            await trio.lowlevel.checkpoint()
+    except RangeInvalidated:
+        log("invalidated")
+
+
+async def _look(world: World, me: int, which: int, n: int, log: Any) -> None:
+    log(world.ranges.statistics().pins if n else world.ranges.get(4 * which))
+
+
+async def _fetch(world: World, me: int, which: int, n: int, log: Any) -> None:
+    async def factory() -> str:
+        await trio.lowlevel.checkpoint()
+        return f"{me}.{n}"
+
+    log((await world.ranges.get_or_insert(8, 12, factory)).payload)
+
+
 async def _update(world: World, me: int, which: int, n: int, log: Any) -> None:
     log(await world.cells[which].update(lambda value: 2 * value + n))
 
@@ -307,7 +362,7 @@ def make(drawn: list[list[Op]]) -> Callable[[], Awaitable[object]]:
             for sender, receiver in world.channels:
                 sender.close()
                 receiver.close()
-        return world.logs, sorted(world.children.items())
+        return world.logs, sorted(world.children.items()), world.retired
 
     return program
 

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 # -- that nothing is missed ------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(plans(tasks=3, ops=2))
 def test_reduction_loses_nothing(drawn: list[list[Op]]) -> None:
     """An access that isn't announced hides an outcome, or a failure, from the reduced search."""
     compare(drawn, cancel="never", level="free")
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(plans(tasks=2, ops=2))
 def test_reduction_loses_nothing_with_cancellations(drawn: list[list[Op]]) -> None:
     """A cancelled waiter leaves a queue without any method of the queue being called."""
     compare(drawn, cancel="each", level="free")
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(plans(tasks=2, ops=2))
 def test_reduction_loses_nothing_at_the_level_contract(drawn: list[list[Op]]) -> None:
     """Between the point and the operation others do what the operation depends on."""
@@ -193,7 +193,7 @@ def test_traces_of_a_program_of_locks() -> None:
                     *kind.writes,
                     *kind.reading_waits,
                     *kind.writing_waits,
-                    *kind.writes_afterwards,
+                    *kind.writes_throughout,
                     *kind.points,
                 },
             )
