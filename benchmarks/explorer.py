@@ -146,6 +146,10 @@ def _rates(*, quick: bool) -> Iterator[Row]:
     yield _row("lost update, 3 tasks, anything shared", three, schedules=limit)
     yield _row("lost update, 3 tasks, sleep sets", three, shared="cells", schedules=limit)
     yield _row("lost update, 3 tasks, random", three, search="random", schedules=limit)
+    for level in ("free", "contract"):
+        what = f"channel, lock and event, level {level}"
+        yield _row(f"{what}, anything shared", _pipeline, level=level, schedules=limit)
+        yield _row(f"{what}, traces", _pipeline, shared="cells", level=level, schedules=limit)
     yield _row("lost update, 2 tasks, cancelled", partial(_lost_update, 2), cancel="each")
     yield _row("ReadWriteLock, 2 readers, 1 writer", _two_readers_and_a_writer)
     if not quick:
@@ -221,6 +225,27 @@ async def _yields(tasks: int, rounds: int) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(tasks):
             nursery.start_soon(task)
+
+
+async def _pipeline() -> tuple[int, int]:
+    """Two producers and a consumer, who share nothing but trio's primitives."""
+    sender, receiver = trio.open_memory_channel[int](1)
+    lock, done = trio.Lock(), trio.Event()
+
+    async def produce(item: int) -> None:
+        async with lock:
+            await sender.send(item)
+
+    async def consume() -> tuple[int, int]:
+        first, second = await receiver.receive(), await receiver.receive()
+        done.set()
+        return first, second
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(produce, 1)
+        nursery.start_soon(produce, 2)
+        nursery.start_soon(done.wait)
+        return await consume()
 
 
 async def _lost_update(tasks: int) -> int:

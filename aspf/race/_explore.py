@@ -280,7 +280,8 @@ def explore(
     tally = _Tally(program, name, settings)
     findings: dict[Finding, int] = {}
     stopped_by = ""
-    with exploring(), interruptible() as interrupts:
+    primitives = shared == "cells" or level == "contract"
+    with exploring(primitives=primitives), interruptible() as interrupts:
         try:
             while True:
                 stopped_by = limits.reached(tally.runs, len(tally.failures), len(tally.outcomes))
@@ -391,7 +392,7 @@ def replay(
         return failure
     settings = Settings(cancel=cancel_for(schedule.actions), max_steps=_ANY, level=schedule.level)
     kind = failure.kind, failure.summary
-    with exploring():
+    with exploring(primitives=schedule.level == "contract"):
         found = _minimise(program, kind, schedule.actions, settings)
         return failure if found is None else _minimised(program, failure, found, settings)
 
@@ -412,7 +413,7 @@ def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
 
 def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, _Run]:
     parsed = parse_token(token)
-    with exploring():
+    with exploring(primitives=parsed.level == "contract"):
         if not parsed.periods:
             settings = Settings(cancel=cancel_for(parsed.actions), level=parsed.level)
             run = _run_again(program, parsed.actions, settings, open_ended=parsed.open_ended)

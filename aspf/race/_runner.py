@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import types
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
@@ -159,10 +159,14 @@ def drive(loop: Generator[float, Any, None]) -> None:
 
 
 @contextmanager
-def exploring() -> Iterator[None]:
+def exploring(*, primitives: bool = True) -> Iterator[None]:
     """Make the process ready for schedules.
 
     Threads are refused where trio starts them, in this thread's schedules only.
+
+    Args:
+        primitives: Whether the primitives say what they access. It takes its time, and is of use
+            only to a search that asks for it, or at a level that has points there.
 
     Raises:
         RuntimeError: A trio program or another exploration is running.
@@ -185,7 +189,7 @@ def exploring() -> Iterator[None]:
 
     _threads.start_thread_soon = refuse  # type: ignore[attr-defined]
     try:
-        with instrumented():
+        with instrumented() if primitives else nullcontext():
             yield
     finally:
         _threads.start_thread_soon = start  # type: ignore[attr-defined]
