@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--operations",
         type=int,
-        default=60,
+        default=40,
         help="how many calls of each kind are compared with this machine's kernel",
     )
 

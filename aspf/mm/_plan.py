@@ -391,7 +391,8 @@ def _huge_gap(layout: Layout, call: MmapCall) -> int | None:
         return found
     offset = 0 if call.file is None else call.offset
     beyond = (offset - found) & (THP_SIZE - 1)
-    return found + (beyond or (0 if call.flags & MAP_32BIT else THP_SIZE))
+    # The kernel takes the upper end, also where it has searched from below.
+    return found + (beyond or THP_SIZE)
 
 
 def _free(layout: Layout, low: int, high: int) -> Iterator[Span]:

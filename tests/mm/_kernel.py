@@ -96,6 +96,7 @@ SYSCALLS = {
     "prctl": 157,
 }
 CAP_IPC_LOCK = 14
+ADDR_NO_RANDOMIZE = 0x0040000
 CAPABILITIES = (ctypes.c_uint32 * 2)(0x20080522, 0)
 
 
@@ -240,6 +241,8 @@ class Arena:
         self.limits = {}
         self.privileged = True
         self.arena_brk = None
+        self.places: list[tuple[int, int]] = []
+        self.before = ""
         self.pages = self.data = 0
         # Not counted anew before each call: Linux miscounts what MREMAP_DONTUNMAP leaves behind.
         self.others_locked = self._used()["VmLck"]
@@ -324,6 +327,32 @@ class Arena:
         result = self.limited("mmap", address, length, prot_of(prot), flags, fd, int(offset * PAGE))
         return self._placed(result, length)
 
+    def _layout(self):
+        """Return where everything is, for the calls that search for a gap."""
+        if not is_unrandomised():
+            return "UNSUPPORTED"
+        self.before = Path("/proc/self/maps").read_text(encoding="utf-8")
+        return self.before
+
+    def is_undisturbed(self) -> bool:
+        """Tell whether this program has mapped nothing for itself meanwhile."""
+        for number in range(len(self.places)):
+            self._unplace(number)
+        return self.before in {"", Path("/proc/self/maps").read_text(encoding="utf-8")}
+
+    def _place(self, hint, pages, prot, flags):
+        """Map anywhere; the hint is so many pages from what an earlier call has placed."""
+        near, away = hint
+        address = self.places[near][0] + size_of(away) if near in range(len(self.places)) else 0
+        length = size_of(pages)
+        result = call("mmap", max(address, 0), length, prot_of(prot), bits(flags, MAP), -1, 0)
+        if not isinstance(result, str):
+            self.places.append((result, length))
+        return result
+
+    def _unplace(self, number):
+        return call("munmap", *self.places[number]) if number < len(self.places) else 0
+
     def _munmap(self, page, pages):
         return self.limited("munmap", at(page), size_of(pages))
 
@@ -403,7 +432,7 @@ class Arena:
         """Return ``[start, end, permissions, kind, page offset, flags]`` of each VMA."""
         os.lseek(self.smaps, 0, os.SEEK_SET)
         text, past = b"", False
-        while not past and (block := os.read(self.smaps, 1 << 16)):
+        while not past and (block := os.read(self.smaps, PAGE)):
             text += block
             last = text.rfind(b"VmFlags")
             past = any(
@@ -440,12 +469,20 @@ class Arena:
         return {page: got[1] for page, got in read.items() if isinstance(got, list)}
 
 
+def is_unrandomised() -> bool:
+    return bool(LIBC.personality(0xFFFFFFFF) & ADDR_NO_RANDOMIZE)
+
+
 def main() -> None:
+    # The search for gaps begins at a known address without randomness; it is chosen at exec.
+    if not is_unrandomised() and LIBC.personality(ADDR_NO_RANDOMIZE) != -1 and is_unrandomised():
+        os.execv(sys.executable, [sys.executable, __file__])
     arena = Arena()
     for line in sys.stdin:
         arena.reset()
         steps = [[arena.run(op), arena.vmas()] for op in json.loads(line)]
-        answer = {"steps": steps, "contents": sorted(arena.contents().items())}
+        contents = sorted(arena.contents().items())
+        answer = {"steps": steps, "contents": contents, "undisturbed": arena.is_undisturbed()}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

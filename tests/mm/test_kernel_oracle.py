@@ -6,7 +6,7 @@ from collections import Counter
 
 import anyio
 import pytest
-from mm._arena import Arena, load, normal, told
+from mm._arena import BASE, PAGE, Arena, load, normal, told
 
 from aspf.mm import AddressSpace
 
@@ -56,7 +56,7 @@ def test_random_sequences_have_the_kernels_results_and_layouts(kind):
 
 
 EXTRA = load("extra.json")
-# The rest: brk is in test_brk.py, gaps are in test_plan.py, fork is in test_fork.py.
+# The rest: gaps are in test_plan.py, fork is in test_fork.py.
 OPENED = [case for case in EXTRA if case["group"] == "fd-perm"]
 
 
@@ -106,6 +106,55 @@ def test_data_moves_with_a_mapping(name):
             await arena.run(op)
         answers = [await arena.run(op) for op in MOVES[name]]
         assert [*answers, told(arena.vmas(), case["result"][-1])] == case["result"]
+
+    anyio.run(main)
+
+
+BRK = {
+    "brk(+4p)": 4,
+    "brk(+4p+100B) -> returns the unaligned value": 4 + 100 / PAGE,
+    "shrink brk(+2p)": 2,
+    "brk(0) query": -BASE / PAGE,
+    "brk(1) below start_brk: unchanged": (1 - BASE) / PAGE,
+    "brk(+128TiB): unchanged (failure = old value)": 1 << 35,
+    "mmap blocker at top+2p": None,
+    "grow by 1p leaving 1p gap to blocker": 3,
+    "grow to touch blocker": 4,
+    "grow over blocker": 5,
+}
+
+
+def test_the_heap_ends_where_the_kernels_did():
+    """An allocator would be told another break than a real kernel's."""
+    (case,) = (case for case in EXTRA if case["group"] == "brk")
+
+    async def main():
+        arena = Arena(AddressSpace(start_brk=BASE))
+        for name, recorded in case["result"]:
+            if BRK[name] is None:
+                await arena.run(["mmap", 4, 1, "rw", "FIXED|PRIVATE|ANON"])
+                continue
+            there = await arena.run(["brk", BRK[name]])
+            assert recorded in (there, f"+{round(there * PAGE)} bytes"), name
+        assert [name for name, _ in case["result"]] == list(BRK)
+
+    anyio.run(main)
+
+
+def test_addresses_at_the_ends_of_the_space():
+    """Page 0 would be mapped for who may not, or something beyond the last page."""
+    results = {case["name"]: case["result"] for case in EXTRA if case["group"] == "mmap"}
+
+    async def main():
+        arena = Arena(AddressSpace(min_address=0))  # the recorded process was allowed to
+        low = await arena.run(["mmap", -BASE / PAGE, 1, "rw", "FIXED|PRIVATE|ANON"])
+        assert low == "OUTSIDE"
+        assert arena.space.vma_lookup(0).start == 0
+        high = await arena.run(["mmap", 1 << 36, 1, "rw", "FIXED|PRIVATE|ANON"])
+        assert results == {
+            "MAP_FIXED at 0 (mmap_min_addr; we are root)": 0,
+            "addr above TASK_SIZE with FIXED": high,
+        }
 
     anyio.run(main)
 

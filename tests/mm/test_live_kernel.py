@@ -6,6 +6,8 @@ what disagrees. The suite draws some; ``--operations 100000`` draws that many of
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import json
 import platform
 import subprocess
@@ -17,9 +19,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
-from mm._arena import PAGE, SHOWN, Arena, at
+from mm._arena import FLAGS, PAGE, SHOWN, Arena, at
 
-from aspf.mm import AddressSpace, Limits
+from aspf.mm import AddressSpace, Limits, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +196,12 @@ def drawn(kind: str):
     )
 
 
+# Kinds of more than one call.
+MEMBERS = {
+    "mlock": ("mlock", "mlock2", "munlock"),
+    "mlockall": ("mlockall", "munlockall"),
+    "touch": ("r", "w", "ftruncate"),
+}
 LIMITED = ("mmap", "mprotect", "mremap", "mlock", "brk", "madvise")
 
 
@@ -238,11 +246,12 @@ class LiveArena(Arena):
             await self.space.munmap(address, int(pages * PAGE))
         return page
 
-    async def fill(self) -> None:
+    def fill(self) -> None:
         """Have the files in their caches, as the kernel has those that are nowhere else."""
         for file in self.files.values():
             for index in range(64):
-                await file.fetch(index)
+                file._cache[index] = page = Page(bytes([index]) * PAGE)
+                page.share_count = 1
 
     async def contents(self) -> list:
         read = []
@@ -263,7 +272,7 @@ def compare(kernel: Kernel, calls: list) -> Counter:
     async def main():
         limits = calls[0][1:] if calls[0][0] == "limits" else ({}, True)
         arena = LiveArena(limits)
-        await arena.fill()
+        arena.fill()
         for op, (result, vmas) in zip(calls, answer["steps"], strict=True):
             if result == "UNSUPPORTED":
                 return
@@ -276,35 +285,128 @@ def compare(kernel: Kernel, calls: list) -> Counter:
     return compared
 
 
+FEW = 40
 KIND_NAMES = [*KINDS, *(f"{name} with limits" for name in LIMITED)]
+
+
+def how_many(request: pytest.FixtureRequest) -> int:
+    wanted = request.config.getoption("--operations")
+    if wanted != FEW:
+        # Nobody hangs here: it takes that long.
+        faulthandler.cancel_dump_traceback_later()
+    return wanted
+
+
+def draw(strategy, progress, wanted: int) -> None:
+    """Draw calls until *progress*, which compares them, has counted so many.
+
+    In batches, for Hypothesis keeps in mind what it has drawn.
+    """
+    counted = [0]
+
+    @settings(
+        max_examples=10 if wanted == FEW else 250,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=wanted == FEW,
+        report_multiple_bugs=False,
+    )
+    @given(strategy)
+    def check(calls):
+        counted[0] = progress(calls)
+
+    while counted[0] < wanted:
+        check()
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
 def test_the_kernel_of_this_machine_agrees(kernel, kind, request):
     """The model would answer otherwise than Linux: errno, address, merging, flags, bytes."""
-    wanted = request.config.getoption("--operations")
+    wanted = how_many(request)
     name = kind.split()[0]
     calls = drawn(name)
     if kind != name:
         calls = st.tuples(limits(name), calls).map(lambda x: [list(x[0]), *x[1]])
+    names = MEMBERS.get(name, (name,))
     done = Counter()
 
-    @settings(
-        max_examples=max(1, wanted // 5),
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        database=None,
-        derandomize=wanted <= 200,
-        report_multiple_bugs=False,
-    )
-    @given(calls)
-    def check(calls):
-        # A disagreement is shrunk, however many calls there have been.
-        if done.total() < wanted or done["failed"]:
-            done["failed"] += 1
-            done.update(compare(kernel, calls))
-            done["failed"] -= 1
+    def progress(calls):
+        done.update(compare(kernel, calls))
+        return sum(done[name] for name in names)
 
-    check()
-    del done["failed"]
-    print(f"{kind}: {done.total()} calls")  # noqa: T201 - the counts are part of the claim
+    draw(calls, progress, wanted)
+    counts = ", ".join(f"{name} {count}" for name, count in done.most_common())
+    print(f"{kind}: {done.total()} calls agree: {counts}")  # noqa: T201 - part of the claim
+
+
+# Gaps ----------------------------------------------------------------------------------------------
+
+HUGE = 512
+lengths_placed = st.one_of(
+    few, st.sampled_from([HUGE - 1, HUGE, HUGE + 1, 2 * HUGE, 1 << 32, 1 << 33, 1 << 34])
+)
+hints = st.one_of(
+    st.just((-1, 0)),
+    st.just((-1, 0)),
+    st.tuples(st.integers(0, 8), st.sampled_from([-600, -300, -257, -256, -9, -1, 0, 0.5, 1, 8])),
+)
+GAPS = ("", "", "", "|32BIT", "|GROWSDOWN", "|POPULATE")
+place_flags = st.sampled_from(
+    [f"{kind}|ANON|NORESERVE{extra}" for kind in ("PRIVATE", "PRIVATE", "SHARED") for extra in GAPS]
+)
+placing = st.tuples(st.just("place"), hints, lengths_placed, st.just("-"), place_flags)
+unplacing = st.tuples(st.just("unplace"), st.integers(0, 8))
+
+
+class Places:
+    """What the kernel's side calls place and unplace, on a layout like its own."""
+
+    def __init__(self, maps: str) -> None:
+        self.space = AddressSpace.from_maps(maps)
+        self.places: list[tuple[int, int]] = []
+
+    async def run(self, op: list) -> object:
+        return await getattr(self, op[0])(*op[1:])
+
+    async def place(self, hint, pages, prot, flags):
+        near, away = hint
+        address = self.places[near][0] + int(away * PAGE) if near in range(len(self.places)) else 0
+        bits = sum(FLAGS[name] for name in flags.split("|"))
+        try:
+            found = await self.space.mmap(max(address, 0), pages * PAGE, 0, bits)
+        except OSError as error:
+            return errno.errorcode[error.errno]
+        self.places.append((found, pages * PAGE))
+        return found
+
+    async def unplace(self, number):
+        if number < len(self.places):
+            await self.space.munmap(*self.places[number])
+        return 0
+
+
+def test_the_kernel_of_this_machine_places_mappings_alike(kernel, request):
+    """A mapping would lie elsewhere: guard gaps, huge-page padding, hints, top-down and bottom-up."""
+    done = Counter()
+
+    def progress(calls):
+        answer = kernel.run([["layout"], *calls])
+        if answer["steps"][0][0] == "UNSUPPORTED":
+            pytest.skip("this process may not turn address randomisation off")
+        if answer["undisturbed"]:
+            anyio.run(compare_places, answer["steps"], calls, done)
+        return done["place"]
+
+    calls = st.lists(st.one_of(placing, placing, unplacing), min_size=1, max_size=STEPS)
+    draw(calls, progress, how_many(request))
+    print(f"gaps: {done['place']} mappings placed alike")  # noqa: T201 - part of the claim
+
+
+async def compare_places(steps: list, calls: list, done: Counter) -> None:
+    (maps, _), *answers = steps
+    places = Places(maps)
+    for op, (result, _) in zip(calls, answers, strict=True):
+        ours = await places.run(op)
+        assert ours == result, (op, ours, result)
+        done[op[0]] += 1

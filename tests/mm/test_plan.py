@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
-from mm._arena import numbered_file
+from mm._arena import load, numbered_file
 
 from aspf.mm import (
     MAP_32BIT,
@@ -305,20 +305,32 @@ def region_with_holes(unit: int, holes: list[tuple[int, int]]) -> Layout:
     return Layout(RegionIndex(regions))
 
 
+# Measured like the recorded one, with a unit that is not whole huge pages.
+EXACT_FIT = [
+    (64, 1092),
+    (128, 964),
+    (64, 900),
+    (64, 600),
+    (256, "below"),
+    (64, 364),
+    (64, 300),
+    (32, 132),
+]
+BOTTOM_UP, TOP_DOWN = (case for case in load("extra.json") if case["group"] == "gap")
+
+
 @pytest.mark.parametrize(
-    ("unit", "sizes", "places"),
-    [
-        (UNIT, [64, 128, 64, 64, 256, 64, 64, 32], [1092, 964, 900, 600, None, 364, 300, 132]),
-        (HUGE, [64, 128, 64, 64, 256, 64], [1092, 964, 364, None, None, None]),
-    ],
+    ("unit", "placed"),
+    [(UNIT, EXACT_FIT), (HUGE, TOP_DOWN["result"])],
     ids=["exact fit", "aligned for huge pages"],
 )
-def test_the_highest_gap_that_fits_at_its_top(unit, sizes, places):
+def test_the_highest_gap_that_fits_at_its_top(unit, placed):
     """Mappings would land elsewhere than the kernel that was measured put them."""
+    assert "holes (unit 2MiB) 64@100 128@300 64@600 256@900" in TOP_DOWN["name"]
     base, where = 1 << 40, region_with_holes(unit, [(64, 100), (128, 300), (64, 600), (256, 900)])
-    for size, place in zip(sizes, places, strict=True):
+    for size, place in placed:
         plan = plan_mmap(where, MmapCall(0, size * unit, RW, ANON))
-        assert (plan.address - base) // unit == place if place else plan.address < base
+        assert ("below" if plan.address < base else (plan.address - base) // unit) == place
         where = Layout(where.index.edited(plan.edit))
 
 
@@ -331,30 +343,23 @@ def test_the_lowest_gap_that_fits_below_4_gib():
         position = start + pages * PAGE
     where = Layout(RegionIndex([*regions, Region(position, 0x80000000, VMA(R))]))
     places = []
-    for pages in (1, 4, 8, 8, 1, 2, 4, 1):
+    assert "2p@0x50000000 8p@0x50010000 4p@0x60000000 8p@0x70000000" in BOTTOM_UP["name"]
+    for pages, _ in BOTTOM_UP["result"]:
         call = MmapCall(0, pages * PAGE, RW, ANON | MAP_32BIT)
         try:
             plan = plan_mmap(where, call)
         except OSError as error:
-            places.append(error.errno)
+            places.append([pages, errno.errorcode[error.errno]])
             continue
-        places.append(plan.address)
+        places.append([pages, hex(plan.address)])
         where = Layout(where.index.edited(plan.edit))
-    assert places == [
-        0x50000000,
-        0x50010000,
-        0x70000000,
-        errno.ENOMEM,
-        0x50001000,
-        0x50014000,
-        0x60000000,
-        0x50016000,
-    ]
+    assert places == BOTTOM_UP["result"]
 
 
-def test_low_huge_pages_are_aligned_upwards():
-    """The room to spare would be taken from the wrong end."""
-    where = Layout(RegionIndex([Region(0x40000000, 0x40000000 + PAGE, VMA(R))]))
+@pytest.mark.parametrize("taken", [0, 1])
+def test_low_huge_pages_are_aligned_upwards(taken):
+    """The room to spare would be taken from the wrong end, which even Linux does from below."""
+    where = Layout(RegionIndex([Region(0x40000000 - PAGE, 0x40000000 + taken * PAGE, VMA(R))]))
     call = MmapCall(0, HUGE, RW, ANON | MAP_32BIT)
     assert plan_mmap(where, call).address == 0x40000000 + HUGE
 
