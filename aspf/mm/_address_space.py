@@ -45,9 +45,11 @@ from __future__ import annotations
 
 import errno
 import os
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, final, get_args
 
 import anyio
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
 
     from ._file import Pager
     from ._page import Page
+    from ._pieces import Span
     from ._proc_maps import MapsLine
     from ._vma import VMA
 
@@ -155,21 +158,27 @@ class AddressSpaceStatistics:
     committed: int
 
 
+@final
 class _Unsettled:
-    """A vacated or reserved range."""
+    """The ranges that one edit has vacated, or those that it has reserved."""
 
-    __slots__ = ("drain", "end", "start")
+    __slots__ = ("drain", "ends", "spans")
 
     # Invariant: set in the step that makes it.
     drain: Drain[VMA]
 
-    def __init__(self, start: int, end: int) -> None:
-        self.start = start
-        self.end = end
+    def __init__(self, spans: Iterable[Span]) -> None:
+        # Invariant: ascending and disjoint.
+        self.spans = sorted(spans)
+        self.ends = [end for _, end in self.spans]
+
+    def touches(self, start: int, end: int) -> bool:
+        first = bisect_right(self.ends, start)
+        return first < len(self.spans) and self.spans[first][0] < end
 
 
-def _covering(ranges: list[_Unsettled], start: int, end: int) -> _Unsettled | None:
-    return next((r for r in ranges if r.start < end and start < r.end), None)
+def _covering(standing: list[_Unsettled], start: int, end: int) -> _Unsettled | None:
+    return next((unsettled for unsettled in standing if unsettled.touches(start, end)), None)
 
 
 @final
@@ -241,6 +250,8 @@ class AddressSpace:
         # Invariant: how many published VMAs map which shared anonymous memory. It is promised
         # whole, as long as any of it is mapped.
         self._shared: Counter[MappedFile] = Counter()
+        # Invariant: the published VMAs of each file that has any, by where they start.
+        self._mappings: dict[MappedFile, dict[int, Region[VMA]]] = {}
         # Flags that every new VMA gets, since mlockall.
         self._def_flags = 0
         self._start_brk = page_align(task_size // 3 * 2) if start_brk is None else start_brk
@@ -844,7 +855,7 @@ class AddressSpace:
     def _current_layout(self) -> Layout:
         if self._closed:
             raise _closed_error()
-        vacated = tuple((r.start, r.end) for r in self._vacated)
+        vacated = tuple(chain.from_iterable(ranges.spans for ranges in self._vacated))
         return self._layout(self._map.index, vacated, usage=self._usage, def_flags=self._def_flags)
 
     async def _step(self, step: Callable[[], R]) -> R:
@@ -881,13 +892,7 @@ class AddressSpace:
         """
         if plan.edit is None:
             return None
-        ranges = [(waiting, _Unsettled(start, end)) for start, end in plan.zap]
-        for move in plan.moves:
-            left = self._reserved if move.stays else self._vacated
-            ranges.append((left, _Unsettled(move.start, move.end)))
-            ranges.append((self._reserved, _Unsettled(move.to, move.to_end)))
-        for standing, range_ in ranges:
-            standing.append(range_)
+        unsettled = self._stand(plan, waiting)
         self._moving.extend(plan.moves)
         leaving = self._usage_within(plan.zap) if waiting is self._vacated else NOTHING
         self._account(plan)
@@ -898,18 +903,34 @@ class AddressSpace:
                 self.page_table.zap(start, end)
             for move in plan.moves:
                 self._move_pages(move)
-            for standing, range_ in ranges:
-                standing.remove(range_)
+            for standing, ranges in unsettled:
+                standing.remove(ranges)
             for start, end in plan.restrict:
                 self.page_table.restrict(start, end, plan.rights)
             self._usage = self._usage.minus(leaving)
 
         drain = self._map.publish(plan.edit, index=plan.index, cleanup=settle)
-        for _, range_ in ranges:
-            range_.drain = drain
+        for _, ranges in unsettled:
+            ranges.drain = drain
         self._edits += 1
         self._drains += not drain.done
         return drain
+
+    def _stand(
+        self, plan: Plan, waiting: list[_Unsettled]
+    ) -> list[tuple[list[_Unsettled], _Unsettled]]:
+        """Let the ranges of a plan be vacated or reserved; return what is where."""
+        vacated: list[Span] = []
+        reserved: list[Span] = []
+        (vacated if waiting is self._vacated else reserved).extend(plan.zap)
+        for move in plan.moves:
+            (reserved if move.stays else vacated).append((move.start, move.end))
+            reserved.append((move.to, move.to_end))
+        pairs = ((self._vacated, vacated), (self._reserved, reserved))
+        unsettled = [(standing, _Unsettled(spans)) for standing, spans in pairs if spans]
+        for standing, ranges in unsettled:
+            standing.append(ranges)
+        return unsettled
 
     def _usage_within(self, spans: Iterable[tuple[int, int]]) -> Usage:
         """Return what is mapped there counts for."""
@@ -933,9 +954,20 @@ class AddressSpace:
                 before = self._shared[file]
                 self._shared[file] = after = before + more
                 promised += file.promised * ((after > 0) - (before > 0))
-        # Those that have gone.
-        self._shared = +self._shared if promised < 0 else self._shared
+                if not after:
+                    del self._shared[file]
+        self._note_mappings(old, new)
         self._usage = self._usage.plus(there).plus(Usage(committed=promised))
+
+    def _note_mappings(self, old: Iterable[Region[VMA]], new: Iterable[Region[VMA]]) -> None:
+        for region in old:
+            if (file := region.payload.file) is not None:
+                del self._mappings[file][region.start]
+                if not self._mappings[file]:
+                    del self._mappings[file]
+        for region in new:
+            if (file := region.payload.file) is not None:
+                self._mappings.setdefault(file, {})[region.start] = region
 
     def _move_pages(self, move: Move) -> None:
         self._moving.remove(move)
@@ -1117,7 +1149,7 @@ class AddressSpace:
             last: The first page after them; None for all that follow.
             even_cows: Private copies too.
         """
-        mapped = [(r.start, r.end, r.payload) for r in self._map.index]
+        mapped = [(r.start, r.end, r.payload) for r in self._mappings.get(file, {}).values()]
         # Pages on their way to another place would arrive there afterwards.
         mapped += [(m.start, m.end, m.vma) for m in self._moving]
         for begin, end, vma in mapped:
@@ -1247,7 +1279,7 @@ class AddressSpace:
         return (
             f"<AddressSpace at {id(self):#x}, {self.locking}: {len(self._map.index)} VMAs"
             f"{f' ({kinds})' if kinds else ''}, {len(self.page_table)} pages, "
-            f"{len(self._vacated) + len(self._reserved)} unsettled>"
+            f"{sum(len(x.spans) for x in (*self._vacated, *self._reserved))} unsettled>"
         )
 
     def picture(self, *, rows: int | None = None) -> MapPicture:

@@ -360,11 +360,13 @@ def _hint_or_gap(layout: Layout, call: MmapCall, length: int) -> int | None:
 def _gap(layout: Layout, length: int, flags: int) -> int | None:
     """Search as x86-64 does: from `Layout.search_base` down, else from a third of the way up.
 
-    Complexity: O(VMAs).
+    Complexity: That of `RegionIndex.wide_gaps`; gaps that would do but for a stack's guard gap, or
+    for what is vacated in them, are passed over one by one.
     """
     if flags & MAP_32BIT:
         return _lowest(layout, length, *LOW_SPAN)
-    for start, end in reversed(list(_free(layout, layout.min_address, layout.search_base))):
+    low, high = layout.min_address, layout.search_base
+    for start, end in _free(layout, length, low, high, descending=True):
         if end - start >= length:
             return end - length
     third = page_align(layout.task_size // 3)
@@ -372,7 +374,7 @@ def _gap(layout: Layout, length: int, flags: int) -> int | None:
 
 
 def _lowest(layout: Layout, length: int, low: int, high: int) -> int | None:
-    spans = _free(layout, low, min(high, layout.task_size))
+    spans = _free(layout, length, low, min(high, layout.task_size))
     return next((start for start, end in spans if end - start >= length), None)
 
 
@@ -395,17 +397,21 @@ def _huge_gap(layout: Layout, call: MmapCall) -> int | None:
     return found + (beyond or THP_SIZE)
 
 
-def _free(layout: Layout, low: int, high: int) -> Iterator[Span]:
-    """Yield the spans of ``[low, high)`` where something may be placed, ascending."""
-    for start, end in layout.index.gaps(low, high) if low < high else ():
+def _free(
+    layout: Layout, length: int, low: int, high: int, *, descending: bool = False
+) -> Iterator[Span]:
+    """Yield the spans of ``[low, high)`` where something so long may have room, in order."""
+    vacated = sorted(layout.vacated)
+    for start, end in layout.index.wide_gaps(length, low, high, descending=descending):
         above = layout.index.find_next(end)
         top = end if above is None else min(end, floor_of(above))
-        position = start
-        for first, last in sorted(layout.vacated):
+        spans, position = [], start
+        for first, last in vacated:
             if position < last and first < top:
-                yield position, first
+                spans.append((position, first))
                 position = last
-        yield position, top
+        spans.append((position, top))
+        yield from reversed(spans) if descending else spans
 
 
 # mprotect --------------------------------------------------------------------------------------

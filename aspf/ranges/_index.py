@@ -12,13 +12,28 @@ keys separate them: a separator is above every region before it and not above an
 region crosses one. In a leaf the keys are the regions' starts, and slot 0 is `BEFORE`, a region
 that ends below every key. So a lookup is three bisections without arithmetic or special cases,
 and one compare with the end of the only region that can contain the key.
+
+Whoever wants room asks for the gaps of some width. How wide the widest gap of a leaf or a branch is
+stands beside the tree, not in it, so that a lookup does not pay for it. It is found out when it is
+first asked for, and handed on from index to index: nodes never change, so after an edit only what
+was copied has to be looked at again.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import chain, islice, pairwise, takewhile
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    TypeAlias,
+    TypeVar,
+    final,
+)
 
 from aspf._errors import StaleEdit
 
@@ -51,6 +66,20 @@ class _BelowAll:
         return "-inf"
 
 
+@final
+class _Extent(NamedTuple):
+    """How far the regions of a node reach, and the widest gap between two of them."""
+
+    node: Node
+    """Whose extent it is; kept, so that no other node can have its identity."""
+    start: Key
+    end: Key
+    widest: Any
+    """None if there is no gap."""
+    inner: dict[int, _Extent]
+    """Those of a branch's leaves, by identity."""
+
+
 BEFORE: Final[Region[Any]] = Region(_BelowAll(), _BelowAll(), None)
 
 
@@ -71,7 +100,7 @@ class RegionIndex(Generic[T]):
     ((4, 8), (12, 20))
     """
 
-    __slots__ = ("_root", "_size", "version")
+    __slots__ = ("_extents", "_root", "_size", "version")
 
     def __init__(self, regions: Iterable[Region[T]] = ()) -> None:
         """Index the regions.
@@ -96,6 +125,8 @@ class RegionIndex(Generic[T]):
         leaf: Node = ([region.start for region in ordered], [BEFORE, *ordered])
         self._root: Node = _cut(_cut(leaf, LEAF), BRANCH)
         self._size = len(ordered)
+        # By identity, those of the branches; perhaps still those of an earlier index.
+        self._extents: dict[int, _Extent] = {}
         self.version: int = 0
 
     def find(self, key: Key) -> Region[T] | None:
@@ -158,6 +189,39 @@ class RegionIndex(Generic[T]):
             found.append((start, end))
         return tuple(found)
 
+    def wide_gaps(
+        self, width: Any, start: Key, end: Key, *, descending: bool = False
+    ) -> Iterator[tuple[Key, Key]]:
+        """Yield the gaps of ``[start, end)`` that are at least *width* wide.
+
+        Keys must be numbers, or anything else of which ``end - start`` can be compared with *width*.
+
+        Args:
+            width: How wide.
+            start: Where to begin; a gap that begins earlier is cut there.
+            end: Where to end; a gap that ends later is cut there.
+            descending: From the highest to the lowest.
+
+        Complexity: O(1) for each gap, and O(n / 1,000) to begin; once for an index that was not made
+            by an edit O(n).
+
+        >>> from aspf.ranges import Region, RegionIndex
+        >>> index = RegionIndex([Region(0, 4, "a"), Region(6, 8, "b"), Region(12, 13, "c")])
+        >>> list(index.wide_gaps(3, 0, 20, descending=True))
+        [(13, 20), (8, 12)]
+        """
+        self._extents = _extents(self._root[1], self._extents)
+        branches = list(self._extents.values())
+        ends: list[tuple[Key, Key]] = [(start, end), (end, end)]
+        if branches:
+            ends = [(start, branches[0].start), (branches[-1].end, end)]
+        inside = _gaps(branches, width, start, end, descending=descending)
+        first, last = reversed(ends) if descending else ends
+        for low, high in chain((first,), inside, (last,)):
+            low, high = max(low, start), min(high, end)  # noqa: PLW2901 - cut
+            if low < high and not high - low < width:
+                yield low, high
+
     def edited(self, edit: Edit[T]) -> RegionIndex[T]:
         """Return a copy in which the edit's new regions stand in place of its old ones.
 
@@ -177,6 +241,7 @@ class RegionIndex(Generic[T]):
             return self
         copy: RegionIndex[T] = object.__new__(RegionIndex)
         copy._root = _edited(self._root, ROOT, edit, edit.start, edit.end)
+        copy._extents = self._extents
         copy._size = self._size + len(edit.new) - len(edit.old)
         copy.version = self.version + 1
         return copy
@@ -254,6 +319,61 @@ class RegionIndex(Generic[T]):
             assert after is None or not after.start < separator
         for slot in slots:
             self._check_node(slot, level - 1, below)
+
+
+def _extents(branches: list[Node], known: dict[int, _Extent]) -> dict[int, _Extent]:
+    """Return the extents of the branches that have regions, ascending; what is known is taken."""
+    kept = {id(branch) for branch in branches}
+    # The leaves of the branches that were copied; most of them are in the copies.
+    leaves: dict[int, _Extent] = {}
+    for number, extent in known.items():
+        if number not in kept:
+            leaves.update(extent.inner)
+    extents = {}
+    for branch in branches:
+        found = known.get(id(branch)) or _extent_of_branch(branch, leaves)
+        if found is not None:
+            extents[id(branch)] = found
+    return extents
+
+
+def _extent_of_branch(branch: Node, known: dict[int, _Extent]) -> _Extent | None:
+    inner = {}
+    for leaf in branch[1]:
+        extent = known.get(id(leaf)) or _extent(leaf, leaf[1][1:], {})
+        if extent is not None:
+            inner[id(leaf)] = extent
+    return _extent(branch, list(inner.values()), inner)
+
+
+def _extent(node: Node, parts: list[Any], inner: dict[int, _Extent]) -> _Extent | None:
+    """Return the extent of a node, which is made of regions or of extents; None if it is empty."""
+    if not parts:
+        return None
+    widths = [right.start - left.end for left, right in pairwise(parts) if left.end < right.start]
+    widths += [part.widest for part in inner.values() if part.widest is not None]
+    return _Extent(node, parts[0].start, parts[-1].end, max(widths, default=None), inner)
+
+
+def _gaps(
+    parts: list[Any], width: Any, start: Key, end: Key, *, descending: bool
+) -> Iterator[tuple[Key, Key]]:
+    """Yield the gaps between and inside regions or extents that are wide enough.
+
+    Of extents that lie outside ``[start, end)`` the gaps inside are left out.
+    """
+    previous: Any = None
+    for part in reversed(parts) if descending else parts:
+        if previous is not None:
+            low, high = (part.end, previous.start) if descending else (previous.end, part.start)
+            if low < high and not high - low < width:
+                yield low, high
+        previous = part
+        if not isinstance(part, _Extent) or part.widest is None or part.widest < width:
+            continue
+        if start < part.end and part.start < end:
+            inner = list(part.inner.values()) or part.node[1][1:]
+            yield from _gaps(inner, width, start, end, descending=descending)
 
 
 def _regions_of(leaves: Iterable[Node]) -> Iterator[Any]:

@@ -284,6 +284,7 @@ async def test_a_fork_waits_for_a_mapping_that_is_replaced():
         await space.write(BASE, b"old")
         held = space.find_vma_speculative_nowait(BASE)
         tasks.start_soon(space.mmap, BASE, PAGE, RW, FIXED)
+        await settle_down()  # trio starts tasks in any order
         children = []
 
         async def fork() -> None:

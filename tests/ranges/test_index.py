@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aspf import RangeNotFound, RangeOverlap, Region, StaleEdit
-from aspf.ranges import Edit, RegionIndex
+from aspf.ranges import Edit, RegionIndex, _index
 from aspf.ranges._edit import (
     check_range,
     plan_assign,
@@ -404,3 +404,49 @@ def test_a_region_contains_its_half_open_range() -> None:
     """Broken if the end of a region belongs to it."""
     region = Region(2, 5, "p")
     assert [key for key in range(8) if key in region] == [2, 3, 4]
+
+
+@given(
+    st.lists(RANGES, max_size=25), NODES, st.integers(1, 9), KEYS, KEYS, st.booleans(), st.data()
+)
+def test_wide_gaps_are_those_of_a_simple_scan(ranges, size, width, start, end, descending, data):
+    """Room would be overlooked, or found where something is; after edits too."""
+    with nodes_of(*size):
+        index: RegionIndex[str] = RegionIndex()
+        for low, high in ranges:
+            if data.draw(st.booleans()):
+                # Asked between edits, so that what a node knows of itself may be out of date.
+                list(index.wide_gaps(width, start, end))
+            plan = plan_assign(index, low, high, "a")
+            index = index.edited(plan)
+            if data.draw(st.booleans()):
+                low, high = sorted(data.draw(st.lists(KEYS, min_size=2, max_size=2, unique=True)))
+                index = index.edited(plan_remove(index, low, high))
+        index._check()
+        wide = [gap for gap in index.gaps(start, end) if gap[1] - gap[0] >= width]
+        found = list(index.wide_gaps(width, start, end, descending=descending))
+        assert found == (wide[::-1] if descending else wide)
+
+
+def test_after_an_edit_only_what_was_copied_is_measured_again():
+    """A search for room in a large map would cost as much as the map has regions."""
+    index = RegionIndex(Region(10 * i, 10 * i + 8, "a") for i in range(20_000))
+    measured: list[int] = []
+    extent = _index._extent
+
+    def count(node: Any, parts: list[Any], inner: Any) -> Any:
+        measured.append(len(parts))
+        return extent(node, parts, inner)
+
+    with mock.patch.object(_index, "_extent", count):
+        assert list(index.wide_gaps(3, 0, 200_000)) == []
+        assert sum(measured) > 20_000
+        for edits in (1, 3):
+            for i in range(edits):
+                at = 10 * (i * 777 + edits)
+                index = index.edited(plan_remove(index, at, at + 8))
+            measured.clear()
+            assert len(list(index.wide_gaps(3, 0, 200_000))) == {1: 1, 3: 4}[edits]
+            # One leaf and one branch for each edit.
+            assert sum(measured) <= 2 * edits * _index.NODE_MAX
+        assert list(index.wide_gaps(3, 0, 200_000, descending=True))[-1] == (8, 20)
