@@ -16,6 +16,7 @@ from aspf.ranges import Edit, Region
 
 from ._constants import PAGE_SIZE, TASK_SIZE
 from ._limits import LINUX_LIMITS, NOTHING, Limits, Usage, usage_of, usage_of_regions
+from ._vma import Anon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -345,6 +346,27 @@ class Changes:
     def _take(self, pieces: list[Piece]) -> None:
         self._pieces[-1:] = coalesce([*self._pieces[-1:], *pieces])
         self._next += 1
+
+    def touch(self, address: int) -> None:
+        """Give the VMA that the last step has changed its identity, as a write at *address* does.
+
+        See `AddressSpace.prepare_anon`. What follows may merge with it only under that identity.
+        """
+        number = len(self._pieces) - 1
+        while self._pieces[number].start > address:
+            number -= 1
+        piece = self._pieces[number]
+        later = (*self._old[self._next :], *self._after)
+        above = [*self._pieces[number + 1 :], *map(unchanged, later)][:1]
+        below = self._pieces[:number][-1:]
+        neighbours = [p.vma for p in above if p.start == piece.end]
+        neighbours += [p.vma for p in below if p.end == piece.start]
+        identity = next(
+            (vma.anon.identity for vma in neighbours if piece.vma.may_share_anon(vma)), None
+        )
+        if piece.vma.anon.identity is None:
+            anon = Anon(object() if identity is None else identity)
+            self._pieces[number] = piece._replace(vma=replace(piece.vma, anon=anon))
 
     def edit(self) -> Edit[VMA] | None:
         """Return what the steps so far have changed; None for nothing."""

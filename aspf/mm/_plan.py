@@ -73,6 +73,7 @@ from ._vma import (
     VM_ACCOUNT,
     VM_GROWSDOWN,
     VM_LOCKED,
+    VM_LOCKONFAULT,
     VM_MAYEXEC,
     VM_MAYREAD,
     VM_MAYSHARE,
@@ -455,6 +456,9 @@ def plan_mprotect(layout: Layout, address: int, length: int, prot: int) -> Plan:
                 _protected(layout, call, changes.used, region.payload, pages=pages, prot=prot)
             )
             done += 1
+            start = max(region.start, address)
+            if _wants_pages(region.payload, prot) and _has_page(region.payload, start):
+                changes.touch(start)
     except NoRoom as refusal:
         error = refusal
     rights = rights_of(prot)
@@ -518,6 +522,12 @@ def _protected(layout: Layout, call: str, used: Usage, vma: VMA, *, pages: int, 
 def _wants_pages(vma: VMA, prot: int) -> bool:
     """Tell whether locked pages that were shared so far need copies to be written to."""
     return vma.flags & (VM_LOCKED | VM_SHARED | VM_WRITE) == VM_LOCKED and bool(prot & VM_WRITE)
+
+
+def _has_page(vma: VMA, address: int) -> bool:
+    """Tell whether locked memory that has become writable has a page to be copied at once."""
+    is_there = vma.file is None or vma.file.holds(vma.page_index(address))
+    return is_there and not vma.flags & VM_LOCKONFAULT
 
 
 def _protected_flags(vma: VMA, prot: int) -> int:

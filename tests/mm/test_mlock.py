@@ -46,6 +46,34 @@ async def test_mapping_locked_memory_brings_its_pages(locking):
         assert rights == [mm.PROT_WRITE, mm.PROT_WRITE, 0]
 
 
+async def test_locked_memory_is_written_to_as_it_becomes_writable():
+    """Neighbours would merge that the kernel leaves apart, for it copies pages in between."""
+    async with AddressSpace() as space:
+        none, execute = mm.PROT_NONE, mm.PROT_EXEC
+        await space.mmap(BASE, 4 * PAGE, none, FIXED)
+        await space.mprotect(BASE, 2 * PAGE, execute)
+        await space.mlock(at(1), PAGE)
+        with pytest.raises(OSError, match="can't be had"):
+            await space.mlock(at(2), 2 * PAGE)
+        await space.mprotect(at(3), PAGE, RW)
+        await space.mprotect(BASE, 3 * PAGE, RW)
+        # Pages 1 and 3 got an identity each, before page 2 was looked at.
+        assert [r.start for r in space._map.index] == [BASE, at(1), at(3)]
+        # Beside one that has an identity already, and differs in nothing but protection, it is shared.
+        await space.mmap(at(8), 3 * PAGE, R, FIXED | mm.MAP_LOCKED)
+        await space.mprotect(at(9), PAGE, RW)
+        await space.mprotect(at(8), PAGE, RW)
+        await space.mprotect(at(10), PAGE, RW)
+        assert [r.start for r in space._map.index][3:] == [at(8)]
+        # A file's page beyond its end is not copied, and so gives no identity.
+        file = numbered_file("f", pages=1)
+        await space.mmap(at(20), PAGE, R, mm.MAP_PRIVATE | mm.MAP_FIXED, file, PAGE)
+        with pytest.raises(OSError, match="can't be had"):
+            await space.mlock(at(20), PAGE)
+        await space.mprotect(at(20), PAGE, RW)
+        assert space.vma_lookup(at(20)).payload.anon.identity is None
+
+
 async def test_a_page_that_can_not_be_had():
     """Mlock would report success for a page that is not there, or MAP_LOCKED fail for one."""
     async with AddressSpace() as space:
