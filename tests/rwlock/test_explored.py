@@ -1,7 +1,6 @@
 """Every order in which tasks can meet at the lock, and every moment at which one can be cancelled.
 
-The broken locks at the end are what others have shipped; that each is found shows that the
-exploration above would have found the like in ours.
+Mutants of the lock are judged by these programs: see the package `mutants` and test_broken.py.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 import trio
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
-from aspf._rwlock import Phases, ReadWriteLock
+from aspf import ReadWriteLock
 from aspf.race import Exploration, explore
 
 if TYPE_CHECKING:
@@ -158,139 +156,3 @@ def test_a_cancelled_writer_holds_no_reader_up() -> None:
     assert exploration.failures == ()
     assert exploration.exhausted
     assert exploration.schedules == 51
-
-
-# --------------------------------------------------------------------------- broken locks
-
-
-class HandsNothingOver(Phases[anyio.TaskInfo]):
-    """Tell whom to wake, but leave the lock free until they run."""
-
-    def _admit_readers(self) -> tuple[anyio.TaskInfo, ...]:
-        admitted = tuple(self.waiting_readers)
-        self.waiting_readers.clear()
-        return admitted
-
-    def _admit_writer(self) -> tuple[anyio.TaskInfo, ...]:
-        admitted = tuple(self.waiting_writers)[:1]
-        for writer in admitted:
-            del self.waiting_writers[writer]
-        return admitted
-
-
-class WakesWithoutHandOver(ReadWriteLock):
-    """A woken task takes the lock when it runs, which others can do before it.
-
-    aiorwlock had two writers so (its issues 235 and 236), and anyio's capacity limiter lent more
-    tokens than it had (1170).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._phases = HandsNothingOver()
-
-    async def _acquire(self, ask: Callable[[anyio.TaskInfo], bool]) -> None:
-        await checkpoint_if_cancelled()
-        task = anyio.get_current_task()
-        if ask(task):
-            await cancel_shielded_checkpoint()
-            return
-        self._wakeups[task] = woken = anyio.Event()
-        await woken.wait()
-        if ask == self._phases.ask_read:
-            self._phases.readers.add(task)
-        else:
-            self._phases.writer = task
-
-
-class PausesAfterWakeup(ReadWriteLock):
-    """Stop once more between the wake-up and the return, where a cancellation can meet a holder.
-
-    asyncio always has that moment; on trio it takes a checkpoint. Not broken: the control of the
-    next one.
-    """
-
-    async def _acquire(self, ask: Callable[[anyio.TaskInfo], bool]) -> None:
-        await checkpoint_if_cancelled()
-        task = anyio.get_current_task()
-        if ask(task):
-            await cancel_shielded_checkpoint()
-            return
-        self._wakeups[task] = woken = anyio.Event()
-        try:
-            await woken.wait()
-            await checkpoint()
-        except BaseException:
-            self._wakeups.pop(task, None)
-            self._leave(task)
-            raise
-
-    def _leave(self, task: anyio.TaskInfo) -> None:
-        self._wake(self._phases.give_up(task))
-
-
-class DropsTheBaton(PausesAfterWakeup):
-    """A cancelled task leaves the queue, and forgets that it may have been let in already."""
-
-    def _leave(self, task: anyio.TaskInfo) -> None:
-        self._phases.waiting_readers.pop(task, None)
-        self._phases.waiting_writers.pop(task, None)
-
-
-class NoWakeupOnGivingUp(Phases[anyio.TaskInfo]):
-    """A writer that gives up wakes nobody as long as anybody holds the lock: aiorwlock 1.5.1."""
-
-    def give_up(self, owner: anyio.TaskInfo) -> tuple[anyio.TaskInfo, ...]:
-        """Leave the queue, and no more."""
-        if owner in self.waiting_writers:
-            del self.waiting_writers[owner]
-            return ()
-        return super().give_up(owner)
-
-    def release_read(self, owner: anyio.TaskInfo) -> tuple[anyio.TaskInfo, ...]:
-        """Let anybody in once the last reader has left, so that nobody sleeps for ever."""
-        admitted = super().release_read(owner)
-        return admitted or (() if self.readers else self._admit_readers())
-
-
-class LeavesReadersAsleep(ReadWriteLock):
-    """The lock of those phases."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._phases = NoWakeupOnGivingUp()
-
-
-def test_waking_without_handing_over_is_found() -> None:
-    """Broken if the explorer can't tell our lock from one that lets a third task in between."""
-    program = partial(meet, WakesWithoutHandOver, who="rww")
-    exploration = explore(program, stop_on_failure=False)
-
-    assert any("came in to a" in failure.summary for failure in exploration.failures)
-
-
-def test_dropping_the_baton_is_found() -> None:
-    """Broken if a cancellation between wake-up and return isn't tried, or its leak isn't seen."""
-    assert explored(DropsTheBaton).failures == ()
-    (failure,) = explored(DropsTheBaton, cancel=True).failures
-
-    assert failure.kind in {"deadlock", "error"}
-    assert failure.kind == "deadlock" or "left behind" in failure.summary
-
-
-def test_passing_the_baton_on_is_enough() -> None:
-    """Broken if the lock is right only on backends that never cancel between wake-up and return."""
-    exploration = explored(PausesAfterWakeup, cancel=True)
-
-    assert exploration.failures == ()
-    assert exploration.exhausted
-
-
-def test_readers_left_asleep_are_found() -> None:
-    """Broken if the explorer can't tell our lock from one that forgets readers behind a writer."""
-    assert explored(LeavesReadersAsleep).failures == ()
-    exploration = explore(partial(meet_behind_a_cancelled_writer, LeavesReadersAsleep))
-    (failure,) = exploration.failures
-
-    assert failure.kind == "deadlock"
-    assert "read" in failure.summary
