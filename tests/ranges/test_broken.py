@@ -84,7 +84,7 @@ def test_one_wrong_line_is_found(
 ) -> None:
     """Broken if a mistake of this kind could be made in our map and nobody would notice."""
     with broken():
-        exploration = explore(program, cancel=cancel)
+        exploration = explore(program, cancel="each" if cancel else "never")
     (failure,) = exploration.failures
     print(f"{broken.__name__}: found in schedule {failure.schedule}")  # noqa: T201 - for the docs
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import linecache
 import re
 import warnings
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ import trio
 from _golden import check_golden
 from anyio.lowlevel import checkpoint
 
-from aspf import RangeMap, Region
+from aspf import Drain, RangeMap, Region
 from aspf.race import check
 from aspf.ranges import Edit
 from aspf.ranges._edit import plan_assign, plan_insert, plan_remove, plan_split
@@ -407,8 +406,9 @@ async def released_too_late() -> list[str]:
                 ranges.pin(0)
         record.note(ranges.statistics(), *ranges._pending)
     for warning in caught:
-        where = linecache.getline(warning.filename, warning.lineno).strip()
-        record.note(warning.category.__name__, warning.message, "at", where)
+        release = {line for *_, line in Drain.last_put.__code__.co_lines()}
+        blames_the_release = warning.lineno in release, Path(warning.filename).name
+        record.note(warning.category.__name__, warning.message, *blames_the_release)
     return record.seen
 
 
