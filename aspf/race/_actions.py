@@ -5,6 +5,8 @@
 - ``~n``: task *n* is cancelled, never task 0.
 - ``~(n + k * SCOPE)``: the *k*-th scope that task *n* has marked with `may_cancel` is cancelled,
   counted from 1.
+- ``~(TIMER + n + k * SCOPE)``: of several deadlines at the same moment, the *k*-th one that task
+  *n* has set in this run comes first.
 
 So an action says whose it is, and means the same in every run that begins with the same steps.
 """
@@ -16,11 +18,22 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("SCOPE", "TIME", "cancellation", "cancels", "is_cancellation", "scope_of", "task_of")
+__all__ = (
+    "SCOPE",
+    "TIME",
+    "cancellation",
+    "cancels",
+    "is_cancellation",
+    "is_time",
+    "scope_of",
+    "task_of",
+    "timer",
+)
 
 TIME: Final = ~0
 # More tasks than any run has.
 SCOPE: Final = 1 << 20
+TIMER: Final = 1 << 50
 
 
 def cancellation(task: int, scope: int = 0) -> int:
@@ -35,7 +48,23 @@ def cancellation(task: int, scope: int = 0) -> int:
 
 def is_cancellation(action: int) -> bool:
     """Tell whether an action cancels something."""
-    return action < TIME
+    return -TIMER <= action < TIME
+
+
+def timer(task: int, number: int) -> int:
+    """Make the action in which a deadline passes, before others of the same moment.
+
+    Examples:
+        >>> action = timer(3, 2)
+        >>> is_time(action), is_cancellation(action), task_of(action), scope_of(action)
+        (True, False, 3, 2)
+    """
+    return ~(TIMER + task + number * SCOPE)
+
+
+def is_time(action: int) -> bool:
+    """Tell whether an action is the clock's."""
+    return action == TIME or action < -TIMER
 
 
 def cancels(actions: Iterable[int]) -> bool:
@@ -44,10 +73,10 @@ def cancels(actions: Iterable[int]) -> bool:
 
 
 def task_of(action: int) -> int:
-    """Say whose action it is: who runs, or is cancelled; not for `TIME`."""
+    """Say whose action it is: who runs, is cancelled, or has set the deadline; not for `TIME`."""
     return action if action >= 0 else ~action % SCOPE
 
 
 def scope_of(action: int) -> int:
-    """Say which marked scope of its task a cancellation is of; 0 is the task itself."""
-    return ~action // SCOPE
+    """Say which marked scope of its task a cancellation is of, or which deadline; 0: the task."""
+    return ~action % TIMER // SCOPE

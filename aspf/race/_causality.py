@@ -20,7 +20,8 @@ Three things go beyond the paper, whose tasks never block each other:
 - A step that cancels other tasks (an exception that leaves a task does) has effects on steps far
   back: all branches are opened everywhere on the path.
 - So they are at a step that may have touched anything; when a run is cut short, since then the
-  races of its rest are unseen; and as soon as a cancellation may come.
+  races of its rest are unseen; and as soon as a cancellation may come, or a deadline pass while
+  tasks can run.
 
 "Ordered" is kept in vector clocks: for each step, the last step of each task that happened before
 it or is it.
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from aspf.race._actions import TIME, task_of
+from aspf.race._actions import is_time, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +99,7 @@ class Causality:
         step = path[at]
         footprint = step.footprint
         assert footprint is not None
-        if step.chosen == TIME:
+        if is_time(step.chosen):
             if is_new:
                 self.race_the_waiting(path[:at], schedule)
             everything = _join(*self._clocks.values())

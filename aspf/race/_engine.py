@@ -16,8 +16,14 @@ What may happen next is an *action*, an int:
 - A task runs from its scheduling point to its next. Tasks are numbered in the order of their
   creation, the main task is 0. System tasks go first and are never a choice.
 - A scope is cancelled, which happens at most once in a run.
-- `TIME`: the clock jumps, or who waited for idleness wakes. Where neither is to be expected and
-  only a cancellation could help, it is the deadlock.
+- `TIME`: the clock jumps to the next deadline, which passes, or who waited for idleness wakes.
+  Where neither is to be expected and only a cancellation could help, it is the deadlock. Of several
+  deadlines at one moment one passes first; which, is an action for each (see ``_timers.py``).
+
+The clock jumps when nobody can run. With ``timers="any"`` it may also do so while tasks can run,
+which were slow then. It never goes back, and it stops at every deadline that somebody notices. It
+may not overtake a task that can run more than `OVERTAKINGS` times before that task has run: else a
+program with a task that does something every second would have infinitely many schedules.
 
 A cancellation acts on a `trio.CancelScope`: one that the program has marked with `may_cancel`, or
 one that is put around each task but the main one when it is spawned (``cancel="each"``). A scope's
@@ -68,7 +74,7 @@ from trio._core._traps import CancelShieldedCheckpoint
 
 from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
 from aspf.race import _hook
-from aspf.race._actions import TIME, cancellation, scope_of, task_of
+from aspf.race._actions import TIME, cancellation, is_time, scope_of, task_of
 from aspf.race._cell import Lifetime
 from aspf.race._footprint import NOTHING, Footprint, touch_of
 from aspf.race._frames import is_library, is_ours
@@ -76,12 +82,14 @@ from aspf.race._periods import plain
 from aspf.race._primitives import number_of_outsider
 from aspf.race._record import name_of
 from aspf.race._runner import Clock, close, drive, make_runner
+from aspf.race._timers import Deadlines, is_noticed, is_quiet, is_shielded, members, outermost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
 
     from aspf.race._cell import Cell
     from aspf.race._settings import Settings
+    from aspf.race._timers import Timer
 
 __all__ = ("Chooser", "Schedule", "Sleeper", "Strand")
 
@@ -90,6 +98,8 @@ _NONE: Final[frozenset[int]] = frozenset()
 _OF_A_THING: Final = 1 << 61
 # A teardown that takes longer than this isn't going to end.
 TEARDOWN_STEPS: Final = 10_000
+# How many jumps of the clock a task that can run may be late.
+OVERTAKINGS: Final = 3
 
 
 class Operation(NamedTuple):
@@ -170,6 +180,7 @@ class Strand:
         "number",
         "operation",
         "origin",
+        "overtaken",
         "pending",
         "point",
         "sleeps_on",
@@ -199,6 +210,8 @@ class Strand:
         # Invariant: the k-th one has number k; the first is around the task itself, if that may be
         # cancelled, else a place is left for it.
         self.marks: list[Mark | None] = [None]
+        # How often the clock has jumped since it could run.
+        self.overtaken = 0
         self.cancelled = False
 
     @property
@@ -302,7 +315,12 @@ class Schedule:
         self._idle_may_wake = False
         self._teardown_steps = 0
         self._clock = Clock()
-        self._runner = make_runner(self, self._clock)
+        self._any_time = settings.timers == "any"
+        # Whether deadlines could pass, or did pass, while tasks could run.
+        self.time_was_a_choice = False
+        self.time_was_early = False
+        self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
+        self._runner = make_runner(self, self._clock, self._deadlines)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -436,6 +454,7 @@ class Schedule:
         """Take one action; return the task to run, or ``None`` if trio's loop must go round."""
         if self.verdict is None:
             self._look_back()
+            self._idle_may_wake = False
         while self.verdict is None:
             actions = self._possible()
             if self.verdict is not None:
@@ -453,8 +472,8 @@ class Schedule:
             self._forget_the_last_action()
             if action >= 0:
                 return self._take(action)
-            if action == TIME:
-                self._let_time_pass()
+            if is_time(action):
+                self._let_time_pass(action)
                 if self.verdict is None:
                     return None
                 break
@@ -478,24 +497,30 @@ class Schedule:
         elif self._undelivered is not None:
             mark, self._undelivered = self._undelivered, None
             status = mark.scope._cancel_status
-            if status is not None and _is_shielded(mark.strand.task, status):
+            if status is not None and is_shielded(mark.strand.task, status):
                 self._end("pruned")
 
     def _possible(self) -> list[int]:
+        due = self._due() if self._deadlines else []
         self._ready.sort()
         actions = self._ready.copy()
         if self._waiting:
             actions += (n for n in self._waiting if self.strands[n].holds())
             actions.sort()
         nobody = not actions
-        if nobody:
-            actions.append(TIME)
+        if due:
+            actions += due
+        elif nobody:
+            actions += self._jumps() or [TIME]
+        elif self._any_time and self._deadlines and not self._is_overtaken(actions):
+            actions += self._jumps(early=True)
+        self.time_was_a_choice |= is_time(actions[-1]) and len(actions) > 1
         if self._marks and self._cancel:
             self._marks = [mark for mark in self._marks if not _is_left(mark.scope)]
             actions += sorted(
                 (mark.action for mark in self._marks if _is_cancellable(mark)), reverse=True
             )
-        if nobody and len(actions) == 1 and self._has_no_future():
+        if actions == [TIME] and self._has_no_future():
             self._deadlock()
         return actions
 
@@ -509,6 +534,7 @@ class Schedule:
             self._last_operation = strand.operation
         strand.operation = strand.pending = None
         strand.point = ""
+        strand.overtaken = 0
         for thing in strand.inside:
             self.access(thing, True)
         if self._watcher is not None:
@@ -518,32 +544,70 @@ class Schedule:
             self._watcher.step(strand)
         return strand
 
-    def _next_deadline(self) -> float:
-        return self._runner.deadlines.next_deadline()
-
     def _has_no_future(self) -> bool:
-        return not self._runner.waiting_for_idle and self._next_deadline() == math.inf
+        return not self._runner.waiting_for_idle and not self._deadlines
 
-    def _let_time_pass(self) -> None:
-        if self._runner.waiting_for_idle:
+    def _due(self) -> list[int]:
+        """Let deadlines pass that are due and quiet; return those that are due and a choice."""
+        while due := outermost(self._deadlines.until(self._clock.now)):
+            if not self._deadlines.passes([timer for timer in due if is_quiet(timer)]):
+                break
+        return [timer.action for timer in due]
+
+    def _jumps(self, *, early: bool = False) -> list[int]:
+        """Return in which ways the clock may jump; in none while somebody waits for idleness."""
+        if self._runner.waiting_for_idle and not early:
+            return []
+        for group in self._deadlines.groups():
+            if early and not any(map(is_noticed, group)):
+                continue
+            timers = outermost(group)
+            # Where some are quiet, `TIME` lets those pass; the others are due then.
+            quiet = len(timers) == 1 or any(map(is_quiet, timers))
+            return [TIME] if quiet else [timer.action for timer in timers]
+        return []
+
+    def _is_overtaken(self, actions: list[int]) -> bool:
+        return any(self.strands[number].overtaken >= OVERTAKINGS for number in actions)
+
+    def _let_time_pass(self, action: int) -> None:
+        able = [*self._ready, *(n for n in self._waiting if self.strands[n].holds())]
+        self.time_was_early |= bool(able)
+        if not able and self._runner.waiting_for_idle and action == TIME:
             self._idle_may_wake = True
             return
         if self._has_no_future():
             self._deadlock()
             return
-        self._clock.now = max(self._clock.now, self._next_deadline())
-        if self._watcher is not None:
-            self._watcher.time(self._clock.now)
+        timers = next(self._passing(action, early=bool(able)))
+        if timers[0].deadline > self._clock.now:
+            self._clock.now = timers[0].deadline
+            for number in able:
+                self.strands[number].overtaken += 1
+            if self._watcher is not None:
+                self._watcher.time(self._clock.now)
+            # What the clock has passed by, because nobody notices.
+            self._deadlines.expire(self._clock.now)
+        self._deadlines.passes(timers)
+
+    def _passing(self, action: int, *, early: bool) -> Iterator[list[Timer]]:
+        """Yield the deadlines that pass in an action."""
+        for group in self._deadlines.groups():
+            if action != TIME:
+                yield from ([timer] for timer in group if timer.action == action)
+            elif not early or any(map(is_noticed, group)):
+                timers = outermost(group)
+                yield [timer for timer in timers if len(timers) == 1 or is_quiet(timer)]
 
     def _cancel_scope(self, mark: Mark) -> None:
         self._cancel = False
         if self._watcher is not None:
             which = f" ({mark.where})" if mark.where else ""
             self._watcher.mark(mark.strand, f"*** cancelled{which}")
-        members = map(self._by_task.get, _members(mark.scope))
+        inside = map(self._by_task.get, members(mark.scope))
         mark.scope.cancel(reason="cancelled by the explorer")
         # Asleep or not, shielded or not: whatever any of them does next depends on it.
-        self._touched += (member.number for member in members if member is not None)
+        self._touched += (member.number for member in inside if member is not None)
 
     def _deadlock(self) -> None:
         self.sleepers = tuple(
@@ -617,6 +681,11 @@ class Schedule:
     def expects_cancellation(self) -> bool:
         """Whether a cancellation may yet come, as far as is known."""
         return self._cancel and (self._cancel_each or bool(self._marks))
+
+    @property
+    def may_be_disturbed(self) -> bool:
+        """Whether something other than the tasks' own steps may come, or might have, at any time."""
+        return self.expects_cancellation or self.time_was_a_choice
 
     def mark_of(self, action: int) -> Mark:
         """Say which scope a cancellation is of.
@@ -891,16 +960,6 @@ def _is_freed(place: Cell[Any] | Lifetime) -> bool:
     return lifetime is not None and lifetime._freed
 
 
-def _members(scope: trio.CancelScope) -> Iterator[trio.lowlevel.Task]:
-    """The tasks that stand inside a scope."""
-    statuses = [scope._cancel_status]
-    while statuses:
-        status = statuses.pop()
-        if status is not None:
-            yield from status._tasks
-            statuses += status._children
-
-
 def _is_left(scope: trio.CancelScope) -> bool:
     return scope._has_been_entered and scope._cancel_status is None
 
@@ -914,28 +973,19 @@ def _is_cancellable(mark: Mark) -> bool:
     # difference then: the task won't go on behind that scope.
     if mark.number == 0 and mark.strand.task._eventual_parent_nursery is not None:
         return False
-    return any(_notices(task, status) for task in _members(mark.scope))
+    return any(_notices(task, status) for task in members(mark.scope))
 
 
 def _notices(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:
     """Tell whether a task would notice now, or when it resumes, that *root* was cancelled."""
     if task._next_send_fn is not None:
         return True
-    return task._abort_func is not None and not _is_shielded(task, root)
+    return task._abort_func is not None and not is_shielded(task, root)
 
 
 def _runs_on(mark: Mark) -> bool:
     """Tell whether a task runs as soon as it is cancelled; see the head of this file."""
-    return mark.strand.is_queued and list(_members(mark.scope)) == [mark.strand.task]
-
-
-def _is_shielded(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:
-    status: _run.CancelStatus | None = task._cancel_status
-    while status is not None and status is not root:
-        if status._scope._shield:
-            return True
-        status = status.parent
-    return False
+    return mark.strand.is_queued and list(members(mark.scope)) == [mark.strand.task]
 
 
 def _describe_sleeper(strand: Strand, known: dict[trio.lowlevel.Task, Strand | None]) -> Sleeper:

@@ -35,7 +35,7 @@ from aspf.race._record import Trace, without_addresses
 from aspf.race._recording import Recording
 from aspf.race._retrace import Recall, Retrace, raise_if_diverged
 from aspf.race._runner import exploring
-from aspf.race._settings import Cancel, Settings, cancel_for
+from aspf.race._settings import Cancel, Settings, Timers, cancel_for
 from aspf.race._strategies import Observed, make_search
 from aspf.race._token import format_symbols, format_token, parse_token, safe_name
 
@@ -142,6 +142,9 @@ class Exploration:
     #: What ended it while schedules were left: ``"failure"`` (the first one), ``"schedules"`` or
     #: ``"seconds"`` (the limit), ``"interrupted"`` (ctrl-C), or nothing.
     stopped_by: str = ""
+    #: What could be cancelled, and when deadlines could pass: see `explore`.
+    cancel: Cancel = "marked"
+    timers: Timers = "idle"
 
     def __str__(self) -> str:
         """Return the whole report."""
@@ -164,9 +167,8 @@ class Exploration:
         extent = "exhausted" if self.exhausted else f"not exhausted{cut}"
         extra = f", {self.pruned} pruned" if self.pruned else ""
         extra += f", {self.cancellations} with a cancellation" if self.cancellations else ""
-        return (
-            f"{self.program}: {found} ({self.search} search, {extent}{extra}; level: {self.level})"
-        )
+        level = f"level: {self.level}" + (", timers: any" if self.timers == "any" else "")
+        return f"{self.program}: {found} ({self.search} search, {extent}{extra}; {level})"
 
     def as_json(self) -> str:
         """Write all that was found for a program to read.
@@ -185,6 +187,8 @@ class Exploration:
             "program": self.program,
             "search": self.search,
             "level": self.level,
+            "cancel": self.cancel,
+            "timers": self.timers,
             **{name: getattr(self, name) for name in counted},
             "outcomes": [{"outcome": text, **asdict(o)} for text, o in self.outcomes.items()],
             "failures": [
@@ -211,6 +215,7 @@ def explore(
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
     level: str = "free",
+    timers: Timers = "idle",
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
@@ -240,6 +245,9 @@ def explore(
         level: Where tasks may be switched. ``"free"``: at every await that really yields.
             ``"contract"``: also before each operation that trio documents as a checkpoint and
             that yields, if at all, only after it has acted, such as ``Lock.acquire``.
+        timers: When deadlines may pass. ``"idle"``: when nobody can run, as if steps took no time.
+            ``"any"``: at any time, as if tasks that could run were slow; so time-outs, retries
+            and expiry race with everything else. The clock jumps to the deadline, and never back.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
@@ -275,7 +283,7 @@ def explore(
     """
     name = safe_name(name_of_program(program) if name is None else name)
     limits = Limits(schedules, seconds, progress)
-    settings = Settings(cancel=cancel, max_steps=_at_least(1, "max_steps", max_steps), level=level)
+    settings = Settings(cancel, _at_least(1, "max_steps", max_steps), level, timers)
     strategy = make_search(search, seed, shared)
     tally = _Tally(program, name, settings)
     findings: dict[Finding, int] = {}
@@ -307,6 +315,8 @@ def explore(
         program=name,
         search=search,
         level=level,
+        cancel=cancel,
+        timers=timers,
         schedules=tally.complete,
         pruned=tally.pruned,
         cancellations=tally.cancellations,
@@ -335,6 +345,7 @@ def check(
     stop_on_failure: bool = True,
     max_steps: int = 10_000,
     level: str = "free",
+    timers: Timers = "idle",
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
@@ -358,6 +369,7 @@ def check(
         stop_on_failure=stop_on_failure,
         max_steps=max_steps,
         level=level,
+        timers=timers,
         minimise=minimise,
         progress=progress,
     )
@@ -390,7 +402,12 @@ def replay(
     failure = _diagnose(name, 1, run)
     if not minimise:
         return failure
-    settings = Settings(cancel=cancel_for(schedule.actions), max_steps=_ANY, level=schedule.level)
+    settings = Settings(
+        cancel_for(schedule.actions),
+        _ANY,
+        schedule.level,
+        "any" if schedule.time_was_early else "idle",
+    )
     kind = failure.kind, failure.summary
     with exploring(primitives=schedule.level == "contract"):
         found = _minimise(program, kind, schedule.actions, settings)
@@ -415,7 +432,7 @@ def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, 
     parsed = parse_token(token)
     with exploring(primitives=parsed.level == "contract"):
         if not parsed.periods:
-            settings = Settings(cancel=cancel_for(parsed.actions), level=parsed.level)
+            settings = Settings(cancel_for(parsed.actions), level=parsed.level, timers="any")
             run = _run_again(program, parsed.actions, settings, open_ended=parsed.open_ended)
         else:
             run = _retrace(program, parsed)
@@ -430,6 +447,7 @@ def _retrace(program: Callable[[], Awaitable[object]], token: Token) -> _Run:
         if any(p.kind == "cancel" and not p.scope for p in token.periods)
         else "marked",
         level=token.level,
+        timers="any",
     )
     # What goes another way must end too; who has raised the limit has more steps in the token.
     steps = 10 * max(settings.max_steps, sum(period.times for period in token.periods))

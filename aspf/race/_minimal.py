@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from aspf.race._actions import TIME, is_cancellation, scope_of, task_of
+from aspf.race._actions import TIME, is_cancellation, is_time, scope_of, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,17 +101,28 @@ def minimal_of(found: Found, tasks: Mapping[int, str]) -> Minimal:
 def _in_words(choice: Choice, tasks: Mapping[int, str]) -> str:
     if choice.after == TIME:
         when = f"after jump {choice.nth} of the clock"
+    elif is_time(choice.after):
+        when = f"after {_whom(choice.after, tasks)} has passed"
     elif is_cancellation(choice.after):
         when = f"after the cancellation of {_whom(choice.after, tasks)}"
     else:
         when = f"after step {choice.nth} of {tasks[choice.after]}"
     if is_cancellation(choice.taken):
         return f"{_whom(choice.taken, tasks)} is cancelled {when}"
+    if choice.taken == TIME:
+        return f"time passes {when}"
+    if is_time(choice.taken):
+        return f"{_whom(choice.taken, tasks)} passes {when}"
     if choice.preempts:
         return f"{tasks[choice.taken]} interrupts, {when}"
-    return f"{tasks[choice.taken]} runs before {tasks[choice.usual]}, {when}"
+    before = "time passes" if choice.usual == TIME else _whom(choice.usual, tasks)
+    return f"{tasks[choice.taken]} runs before {before}, {when}"
 
 
 def _whom(action: int, tasks: Mapping[int, str]) -> str:
     name, scope = tasks[task_of(action)], scope_of(action)
+    if action >= 0:
+        return name
+    if is_time(action):
+        return f"deadline {scope} of {name}"
     return f"marked scope {scope} of {name}" if scope else name

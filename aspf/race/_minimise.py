@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from aspf.race._actions import TIME, task_of
+from aspf.race._actions import TIME, is_time, task_of
 from aspf.race._search import _conflict
 
 if TYPE_CHECKING:
@@ -321,6 +321,6 @@ def normal_form(actions: Sequence[int], footprints: Sequence[Footprint]) -> list
 
 def _task(action: int) -> int:
     """Whose lane an action is in; time has one of its own, behind all others."""
-    if action == TIME:
+    if is_time(action):
         return 1 << 30
     return task_of(action)

@@ -10,7 +10,7 @@ above in the file, or on the way between two places changes nothing.
 As text, ``aspf2:NAME:TASKS:PLACES:PERIODS``, each a list with commas. ``write,serve,2/fetch+3`` are
 tasks 1 to 3, the last one the third ``fetch`` that task 2 has started; the main task is 0. Places
 are numbered from 0. ``2@0x3`` is task 2 until it has come to place 0 three times, ``2`` until it
-ends; ``c2`` cancels task 2 and ``c2.1`` the first scope that it has marked; ``t`` lets time pass.
+ends; ``c2`` cancels task 2 and ``c2.1`` the first scope that it has marked; ``t`` lets time pass, and ``t2.1`` the first deadline that task 2 has set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MAIN: Final[Path] = ()
 
 _PERIOD = re.compile(
     r"(?P<task>\d+)(?:@(?P<place>\d+)(?:x(?P<times>[1-9]\d*))?)?"
-    r"|c(?P<cancel>\d+)(?:\.(?P<scope>[1-9]\d*))?|(?P<time>t)"
+    r"|c(?P<cancel>\d+)(?:\.(?P<scope>[1-9]\d*))?"
+    r"|(?P<time>t)(?:(?P<whose>\d+)\.(?P<timer>[1-9]\d*))?"
 )
 _TASK = re.compile(r"(?:(?P<parent>[1-9]\d*)/)?(?P<name>[\w.-]+)(?:\+(?P<nth>[1-9]\d*))?", re.ASCII)
 _PLACE = re.compile(r"(?:[\w.-]+@)?[\w.-]+", re.ASCII)
@@ -38,11 +39,13 @@ _PLACE = re.compile(r"(?:[\w.-]+@)?[\w.-]+", re.ASCII)
 class Period(NamedTuple):
     """Something that was done: by a single action, or by a run of steps."""
 
-    kind: str  # "run", "cancel" or "time"
+    kind: str  # "run", "cancel", "time" or "deadline"
     task: Path = MAIN  # whose; of no meaning for "time"
     place: str = ""  # of "run": where the task stood at the end; empty: it had ended
     times: int = 1  # of "run": how often the task came to that place
-    scope: int = 0  # of "cancel": which of the scopes that the task has marked; 0: the task
+    # Of "cancel": which of the scopes that the task has marked, 0 is the task; of "deadline": which
+    # of those that it has set.
+    scope: int = 0
 
 
 def plain(text: str) -> str:
@@ -112,8 +115,9 @@ def periods_of(periods: Sequence[Period], *, open_ended: bool = False) -> str:
         if period.kind == "time":
             return "t"
         task = number(period.task)
-        if period.kind == "cancel":
-            return f"c{task}" + (f".{period.scope}" if period.scope else "")
+        if period.kind in {"cancel", "deadline"}:
+            letter = "c" if period.kind == "cancel" else "t"
+            return f"{letter}{task}" + (f".{period.scope}" if period.scope else "")
         if not period.place:
             return f"{task}"
         place = places.setdefault(period.place, len(places))
@@ -158,11 +162,14 @@ def _period(word: str, paths: list[Path], places: list[str]) -> Period:
     match = _PERIOD.fullmatch(word)
     if match is None:
         raise ValueError(f"{word!r} is no period; expected 1, 1@0, 1@0x4, c1 or t")
-    if match["time"]:
+    if match["time"] and not match["timer"]:
         return Period("time")
-    task, place = int(match["task"] or match["cancel"]), int(match["place"] or 0)
+    task = int(match["task"] or match["cancel"] or match["whose"])
+    place = int(match["place"] or 0)
     if task >= len(paths) or (match["place"] and place >= len(places)):
         raise ValueError(f"{word!r} names a task or a place that is not listed")
+    if match["timer"]:
+        return Period("deadline", paths[task], scope=int(match["timer"]))
     if match["cancel"]:
         return Period("cancel", paths[task], scope=int(match["scope"] or 0))
     if not match["place"]:

@@ -26,7 +26,7 @@ import difflib
 from typing import TYPE_CHECKING, final
 
 from aspf._errors import ReplayDiverged
-from aspf.race._actions import TIME, cancellation, is_cancellation, scope_of, task_of
+from aspf.race._actions import TIME, cancellation, is_time, scope_of, task_of, timer
 from aspf.race._periods import MAIN, Path, Period, describe_path, plain
 from aspf.race._record import name_of
 from aspf.race._search import Repeat, describe
@@ -70,9 +70,10 @@ class Noting:
             return
         if action == TIME:
             self.steps.append(Period("time"))
-        elif is_cancellation(action):
+        elif action < 0:
+            kind = "deadline" if is_time(action) else "cancel"
             path = self.paths[task_of(action)]
-            self.steps.append(Period("cancel", path, scope=scope_of(action)))
+            self.steps.append(Period(kind, path, scope=scope_of(action)))
         else:
             strand = schedule.strands[action]
             self.steps.append(Period("run", self.paths[action], schedule.place_of(strand)))
@@ -197,6 +198,8 @@ class Retrace(Noting):
         if path not in self.paths:
             return None
         number = self.paths.index(path)
+        if period.kind == "deadline":
+            return timer(number, period.scope)
         return number if period.kind == "run" else cancellation(number, period.scope)
 
     def _nearest(self, actions: list[int], schedule: Schedule) -> int:
@@ -212,7 +215,7 @@ class Retrace(Noting):
             strangers = [n for n in actions if n >= 0 and not self._knows(self.paths[n])]
             if strangers:
                 return strangers[0]
-            if TIME in actions and period.kind == "run":
+            if TIME in actions and actions[0] < 0 and period.kind == "run":
                 return TIME  # nobody can run: somebody sleeps who didn't then
         self._differ(
             f"{_expected(period)}; {self._instead(period, strand, schedule)}; "
@@ -254,7 +257,7 @@ class Retrace(Noting):
             near = difflib.get_close_matches(describe_path(period.task), names, n=1)
             end = f" (nearest: {near[0]})" if near else ""
             return f"the program has no such task, only {', '.join(names)}{end}"
-        if period.kind == "cancel":
+        if period.kind in {"cancel", "deadline"}:
             return "in the program that makes no difference there"
         path = self.paths[strand.number]
         places = [step.place for step in self.steps if step.kind == "run" and step.task == path]
@@ -268,6 +271,8 @@ def _expected(period: Period) -> str:
     if period.kind == "time":
         return "the token lets time pass"
     task = describe_path(period.task)
+    if period.kind == "deadline":
+        return f"the token lets deadline {period.scope} of {task} pass first"
     if period.kind == "cancel":
         return f"the token cancels {f'scope {period.scope} of ' if period.scope else ''}{task}"
     times = f", {period.times} times" if period.times > 1 else ""

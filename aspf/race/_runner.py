@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from aspf._errors import NotDeterministic
     from aspf.race._engine import Schedule
+    from aspf.race._timers import Deadlines
 
     Refuse: TypeAlias = Callable[[str], NotDeterministic]
 
@@ -119,7 +120,7 @@ class _NoInstruments(dict[str, Any]):
         raise NotImplementedError("an explored program can't add instruments to the run loop")
 
 
-def make_runner(schedule: Schedule, clock: Clock) -> _run.Runner:
+def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines) -> _run.Runner:
     """Make a runner whose queue is *schedule*, and the one that this thread's trio runs."""
     runner = _run.Runner(
         clock=clock,
@@ -128,6 +129,7 @@ def make_runner(schedule: Schedule, clock: Clock) -> _run.Runner:
         ki_manager=KIManager(),
         strict_exception_groups=True,
         system_context=copy_context(),
+        deadlines=deadlines,  # type: ignore[arg-type]
         runq=schedule,  # type: ignore[arg-type]
         entry_queue=EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
     )

@@ -28,8 +28,8 @@ That stands or falls with knowing what an action touches.
 - *What a step does through trio is seen when it happens.* Waking a task or cancelling it conflicts
   with everything that task does, and with whoever else wakes or cancels it. Hence an exception that leaves a task, and so cancels its
   siblings, conflicts with the siblings' steps.
-- *The clock* only jumps when no step is possible; every step, or cancellation, prevents it. So it
-  conflicts with everything. *Cancellations* exclude each other (there is one in a run). They touch
+- *The clock* jumps when no step is possible, so that every step, or cancellation, prevents it, and
+  who reads it sees that it did. So it conflicts with everything. *Cancellations* exclude each other (there is one in a run). They touch
   all tasks in the cancelled scope, asleep, runnable or shielded. Whoever starts or wakes a task
   may change who that is: so they conflict with every step that touches another task.
 - *The rest of a step* is local code, provided that the tasks share nothing but cells and
@@ -51,7 +51,7 @@ import random
 from typing import TYPE_CHECKING, Protocol, final
 
 from aspf._errors import NotDeterministic, ReplayDiverged
-from aspf.race._actions import TIME, is_cancellation, scope_of, task_of
+from aspf.race._actions import TIME, is_cancellation, is_time, scope_of, task_of
 from aspf.race._causality import Causality, Step, open_all
 from aspf.race._footprint import NOTHING, Footprint
 
@@ -180,7 +180,7 @@ class Exhaustive:
             opened: set[int] | None = {chosen}
             if not self._reduce:
                 opened = None
-            elif schedule.expects_cancellation:
+            elif schedule.may_be_disturbed:
                 opened = None
                 open_all(self._path)
             step = Step(actions, asleep, chosen, opened)
@@ -227,7 +227,8 @@ def _conflict(a: int, touched_by_a: Footprint, b: int, touched_by_b: Footprint) 
     task_a, task_b = task_of(a), task_of(b)
     return (
         task_a == task_b
-        or TIME in (a, b)
+        or is_time(a)
+        or is_time(b)
         or task_b in touched_by_a.touched
         or task_a in touched_by_b.touched
         or (is_cancellation(a) and (is_cancellation(b) or touched_by_b.touches_others))
@@ -262,6 +263,8 @@ def describe(action: int, schedule: Schedule) -> str:
     if action >= 0:
         return name
     scope = scope_of(action)
+    if is_time(action):
+        return f"deadline {scope} of {name} passes first"
     if not scope:
         return f"cancel {name}"
     marks = schedule.strands[number].marks if known else []

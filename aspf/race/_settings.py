@@ -10,11 +10,12 @@ from aspf.race._actions import is_cancellation, scope_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("LEVELS", "Cancel", "Settings", "cancel_for")
+__all__ = ("LEVELS", "Cancel", "Settings", "Timers", "cancel_for")
 
 # Where a schedule may switch tasks, from few places to many.
 LEVELS: Final = ("free", "contract")
 Cancel: TypeAlias = Literal["marked", "each", "never"]
+Timers: TypeAlias = Literal["idle", "any"]
 
 
 @final
@@ -27,14 +28,16 @@ class Settings:
             task but the main one as well, or nothing.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
         level: Where tasks may be switched: one of `LEVELS`.
+        timers: Whether deadlines pass only when nobody can run, or at any time.
 
     Raises:
-        ValueError: There is no such level, or no such value of *cancel*.
+        ValueError: There is no such level, or no such value of *cancel* or *timers*.
     """
 
     cancel: Cancel = "marked"
     max_steps: int = 10_000
     level: str = "free"
+    timers: Timers = "idle"
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -44,6 +47,8 @@ class Settings:
             raise ValueError(
                 f"cancel={self.cancel!r}: expected 'marked', 'each' or 'never'{_hint(self.cancel)}"
             )
+        if self.timers not in ("idle", "any"):
+            raise ValueError(f"timers={self.timers!r}: expected 'idle' or 'any'")
 
 
 def _hint(cancel: object) -> str:

@@ -3,7 +3,8 @@
 ``aspf1:lost-update:0,1x2,2,c1,t,2x3`` is a version, the program's name and what was done, in
 periods: task 0 ran one step, task 1 two, task 2 one, task 1 was cancelled, time passed (``t``),
 task 2 ran three. Tasks are numbered in the order in which they were spawned; the main task is 0.
-``c0.2`` cancels the second of the scopes that task 0 has marked.
+``c0.2`` cancels the second of the scopes that task 0 has marked; ``t0.2`` lets the second deadline
+that it has set pass before others of the same moment.
 *Every* step is recorded, also those without an alternative: so a replay notices where it parts
 from the program, and a token stays valid when a reader adds nothing but choices. A ``+`` at the
 end says that the program would have gone on. Where it was run at another level than ``free``, the
@@ -19,7 +20,7 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from aspf.race._actions import TIME, cancellation, scope_of, task_of
+from aspf.race._actions import TIME, cancellation, is_time, scope_of, task_of, timer
 from aspf.race._periods import Period, join, periods_from, periods_of, plain
 from aspf.race._settings import LEVELS
 
@@ -30,7 +31,7 @@ __all__ = ("Token", "format_symbols", "format_token", "parse_token", "safe_name"
 
 _NUMBERS, _SYMBOLS = "aspf1", "aspf2"
 _PERIOD = re.compile(
-    r"(?:(?P<step>\d+)(?:x(?P<times>[1-9]\d*))?|c(?P<cancel>[1-9]\d*|0(?=\.))(?:\.(?P<scope>[1-9]\d*))?|(?P<time>t))"
+    r"(?:(?P<step>\d+)(?:x(?P<times>[1-9]\d*))?|c(?P<cancel>[1-9]\d*|0(?=\.))(?:\.(?P<scope>[1-9]\d*))?|t(?:(?P<whose>\d+)\.(?P<timer>[1-9]\d*))?)"
 )
 
 
@@ -98,12 +99,13 @@ def _periods(actions: Iterable[int]) -> Iterator[str]:
         if action >= 0:
             yield f"{action}x{times}" if times > 1 else str(action)
         else:
-            yield from ["t" if action == TIME else _cancellation(action)] * times
+            yield from ["t" if action == TIME else _of_task(action)] * times
 
 
-def _cancellation(action: int) -> str:
+def _of_task(action: int) -> str:
     scope = scope_of(action)
-    return f"c{task_of(action)}" + (f".{scope}" if scope else "")
+    letter = "t" if is_time(action) else "c"
+    return f"{letter}{task_of(action)}" + (f".{scope}" if scope else "")
 
 
 def parse_token(token: str) -> Token:
@@ -156,6 +158,8 @@ def _parse_actions(text: str) -> tuple[tuple[int, ...], bool]:
             actions += [int(match["step"])] * int(match["times"] or 1)
         elif match["cancel"]:
             actions.append(cancellation(int(match["cancel"]), int(match["scope"] or 0)))
+        elif match["timer"]:
+            actions.append(timer(int(match["whose"]), int(match["timer"])))
         else:
             actions.append(TIME)
     return tuple(actions), open_ended

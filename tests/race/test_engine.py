@@ -24,7 +24,16 @@ from trio._core._asyncgens import AsyncGenerators
 from trio._core._entry_queue import EntryQueue
 from trio._core._traps import CancelShieldedCheckpoint
 
-from aspf.race import Cell, Lifetime, NotDeterministic, TeardownStuck, _hook, explore, replay
+from aspf.race import (
+    Cell,
+    Lifetime,
+    NotDeterministic,
+    TeardownStuck,
+    _hook,
+    _timers,
+    explore,
+    replay,
+)
 from aspf.race._runner import exploring
 
 if TYPE_CHECKING:
@@ -110,6 +119,17 @@ SOURCE = inspect.getsource(_run.unrolled_run)
             "trio keeps its async generators in another way: see _AsyncGenerators",
         ),
         (inspect.isclass(CancelShieldedCheckpoint), "a schedule point is yielded in another form"),
+        (
+            {"add", "remove", "next_deadline", "expire"}
+            <= {name for name in dir(_run.Deadlines) if not name.startswith("_")}
+            and "deadlines" in inspect.signature(_run.Runner).parameters
+            and "runner.deadlines.add(new, self)" in inspect.getsource(_run),
+            "trio keeps and expires its deadlines in another way: see _timers.py",
+        ),
+        (
+            len(_timers._ABORT_OF_CHILDREN) == 1 and len(_timers._ABORTS_UNSEEN) == 2,
+            "trio aborts a sleep, or a wait for children, elsewhere: no deadline is quiet any more",
+        ),
         (
             callable(getattr(_threads, "start_thread_soon", None)),
             "trio starts threads elsewhere: they are not refused any more",

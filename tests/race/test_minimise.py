@@ -22,7 +22,7 @@ from aspf.race import (
     explore,
     replay,
 )
-from aspf.race._actions import TIME
+from aspf.race._actions import TIME, timer
 from aspf.race._footprint import Footprint
 from aspf.race._minimal import minimal_of
 from aspf.race._minimise import Choice, Departure, Follow, Found, minimise, normal_form
@@ -301,6 +301,19 @@ PREEMPTION = Choice(after=1, nth=3, actions=(1, 2), usual=1, taken=2)
         (Choice(TIME, 2, (1, 2), 1, 2), "CPU 1 runs before CPU 0, after jump 2 of the clock"),
         (Choice(~1, 1, (1, 2), 1, 2), "CPU 1 runs before CPU 0, after the cancellation of CPU 0"),
         (Choice(1, 2, (1, ~2), 1, ~2), "CPU 1 is cancelled after step 2 of CPU 0"),
+        (Choice(1, 2, (1, -1), 1, -1), "time passes after step 2 of CPU 0"),
+        (
+            Choice(1, 2, (timer(1, 3), timer(2, 1)), timer(1, 3), timer(2, 1)),
+            "deadline 1 of CPU 1 passes after step 2 of CPU 0",
+        ),
+        (
+            Choice(timer(2, 1), 1, (1, 2), 2, 1),
+            "CPU 0 runs before CPU 1, after deadline 1 of CPU 1 has passed",
+        ),
+        (
+            Choice(2, 1, (1, timer(2, 1)), timer(2, 1), 1),
+            "CPU 0 runs before deadline 1 of CPU 1, after step 1 of CPU 1",
+        ),
     ],
 )
 def test_switches_in_words(choice: Choice, text: str) -> None:

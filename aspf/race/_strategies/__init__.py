@@ -141,7 +141,7 @@ class Observed:
             isinstance(member, PCT)
             and member.holds
             and member.choices >= self._profile.choices_so_far
-            and not schedule.expects_cancellation
+            and not schedule.may_be_disturbed
             and not cancels(schedule.actions)
         ):
             self._pct_runs[member.depth] = self._pct_runs.get(member.depth, 0) + 1

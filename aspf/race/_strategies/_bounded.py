@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from aspf.race._actions import is_cancellation
+from aspf.race._actions import is_cancellation, is_time
 from aspf.race._search import _misbehaved
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ class Bounded:
         steps = [action for action in actions if not is_cancellation(action)]
         cancellations = actions[len(steps) :]
         # Round and round: what goes on comes first if it can, then who was created later.
-        steps.sort(key=lambda action: (action < self._current, action))
+        # Time passes by itself only when nobody can run.
+        steps.sort(key=lambda action: (is_time(action), action < self._current, action))
         return (steps[0], *cancellations, *steps[1:])
 
     def _cost(self, node: _Node, way: int) -> int:

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from aspf.race._actions import TIME, task_of
+from aspf.race._actions import is_time, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,8 +149,8 @@ class Traces:
         self._looked_at = len(schedule.actions)
         schedule.note_cancellations()
         action = schedule.actions[-1]
-        if action == TIME:
-            self._barrier = self._sum = hash((TIME, self._sum))
+        if is_time(action):
+            self._barrier = self._sum = hash((action, self._sum))
         else:
             self._enter(action, schedule)
 

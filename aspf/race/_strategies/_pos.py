@@ -49,14 +49,21 @@ class POS(Drawn):
         chosen = max(steps, key=priorities.__getitem__)
         del priorities[chosen]
         if len(steps) > 1:
-            operation = schedule.announced(chosen)
+            operation = _announced(chosen, schedule)
             for task in steps:
-                if task != chosen and self._conflict(operation, schedule.announced(task)):
+                if task != chosen and self._conflict(operation, _announced(task, schedule)):
                     priorities[task] = self._draw()
         return chosen
 
-    def _conflict(self, a: Footprint, b: Footprint) -> bool:
+    def _conflict(self, a: Footprint | None, b: Footprint | None) -> bool:
+        # Nobody knows what the clock will do.
+        if a is None or b is None:
+            return True
         return a.conflicts(b) or (not self._only_cells and (_is_unknown(a) or _is_unknown(b)))
+
+
+def _announced(step: int, schedule: Schedule) -> Footprint | None:
+    return schedule.announced(step) if step >= 0 else None
 
 
 def _is_unknown(operation: Footprint) -> bool:

@@ -30,4 +30,6 @@ class URW(Drawn):
             return steps[0]
         remaining = self._profile.remaining
         # Who does more than in any run before has at least the step that he is at.
-        return self._weighted(steps, [max(1, remaining[task]) for task in steps])
+        return self._weighted(
+            steps, [max(1, remaining[task]) if task >= 0 else 1 for task in steps]
+        )
