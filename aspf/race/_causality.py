@@ -10,13 +10,17 @@ and what if the later one had come first? To get there from the node, first come
 between without depending on the earlier step. Any task that could begin that will do; if no
 branch of such a task is open, one is opened.
 
-Three things go beyond the paper, whose tasks never block each other:
+Four things go beyond the paper, whose tasks never block each other, and whose steps are one access
+that is fixed before:
 
 - A task that waits for a cell's value (a lock, say) is raced with every earlier step that it
   conflicts with, and not only with the last, which is often the one that let it go on: had it
   been there before the lock was first taken? What waits at a deadlock has never run, and is raced
   as if it had. No branch is opened where the task was waiting already and could not go: whoever
   else changes that cell first conflicts with the step himself.
+- A step on primitives may touch other things if an earlier one is taken away: it takes the lock only
+  if the scope wasn't cancelled. If all who could lead to it sleep at the node, because their branches
+  are elsewhere, nobody would see there who else has to come first; so all branches are opened.
 - A step that cancels other tasks (an exception that leaves a task does) has effects on steps far
   back: all branches are opened everywhere on the path.
 - So they are at a step that may have touched anything; when a run is cut short, since then the
@@ -48,7 +52,7 @@ Clock = dict[int, int]
 class Step:
     """One node of the path, and the action that was taken there."""
 
-    __slots__ = ("actions", "asleep", "chosen", "clock", "footprint", "opened")
+    __slots__ = ("actions", "asleep", "chosen", "clock", "footprint", "opened", "slept")
 
     def __init__(
         self,
@@ -61,6 +65,8 @@ class Step:
         # Invariant: holds what slept when the node was reached, and every action whose branch
         # has been explored, each with what it touched.
         self.asleep = asleep
+        # What slept when the node was reached: its branch is elsewhere, and is never taken here.
+        self.slept = frozenset(asleep)
         self.chosen = chosen
         # What `chosen` touched; None until it has been taken.
         self.footprint: Footprint | None = None
@@ -72,6 +78,11 @@ class Step:
     def task(self) -> int:
         """The task that was run or cancelled."""
         return task_of(self.chosen)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether all that the action accessed was fixed before it was taken."""
+        return self.footprint is None or self.footprint.is_announced
 
     def unexplored(self) -> int | None:
         """An opened branch that was not taken yet and wouldn't repeat another."""
@@ -197,6 +208,13 @@ def _open_reverse(path: Sequence[Step], at: int) -> None:
         for n, (_, first) in enumerate(way)
         if all(first.clock.get(earlier.task, -1) < i for i, earlier in way[:n])
     ]
+    if not all(first.is_announced for _, first in way):
+        # What they touch may be other things without the step at *at*, so that somebody else has
+        # to come before them there. Who is seen only in a branch that is taken here.
+        firsts = [task for task in firsts if task not in step.slept]
+        if not firsts:
+            step.opened = None
+            return
     if not step.opened.isdisjoint(firsts):
         return
     able = [task for task in firsts if task in step.actions]

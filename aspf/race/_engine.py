@@ -76,7 +76,7 @@ from aspf._errors import NotDeterministic, ReplayDiverged, TeardownStuck
 from aspf.race import _hook
 from aspf.race._actions import TIME, cancellation, is_time, scope_of, task_of
 from aspf.race._cell import Lifetime
-from aspf.race._footprint import NOTHING, Footprint, touch_of
+from aspf.race._footprint import NOTHING, OF_A_THING, Footprint, touch_of
 from aspf.race._frames import is_library, is_ours
 from aspf.race._periods import plain
 from aspf.race._primitives import number_of_outsider
@@ -94,8 +94,6 @@ if TYPE_CHECKING:
 __all__ = ("Chooser", "Schedule", "Sleeper", "Strand")
 
 _NONE: Final[frozenset[int]] = frozenset()
-# Cells are numbered from 0, in the order in which they are first announced.
-_OF_A_THING: Final = 1 << 61
 # A teardown that takes longer than this isn't going to end.
 TEARDOWN_STEPS: Final = 10_000
 # How many jumps of the clock a task that can run may be late.
@@ -819,7 +817,7 @@ class Schedule:
         number = self._things.get(id(thing))
         if number is not None:
             return number
-        return _OF_A_THING | number_of_outsider(thing)
+        return OF_A_THING | number_of_outsider(thing)
 
     def _new_origin(self) -> int:
         """Number what is made now: by who makes it, and how much he has made before."""
@@ -952,7 +950,7 @@ def _raise_if_cancelled(where: str) -> None:
 def _mix(origin: int, count: int) -> int:
     # Hashes of numbers are the same in every process. If two should be the same, accesses are
     # taken to conflict that don't: a schedule too many, never one too few.
-    return _OF_A_THING | hash((origin, count)) & _OF_A_THING - 1
+    return OF_A_THING | hash((origin, count)) & OF_A_THING - 1
 
 
 def _is_freed(place: Cell[Any] | Lifetime) -> bool:

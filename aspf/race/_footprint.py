@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ("NOTHING", "Footprint", "touch_of")
+__all__ = ("NOTHING", "OF_A_THING", "Footprint", "touch_of")
+
+# Cells are numbered from 0, primitives from here.
+OF_A_THING: Final = 1 << 61
 
 
 class Footprint(NamedTuple):
@@ -39,6 +42,11 @@ class Footprint(NamedTuple):
                 and self.reads.isdisjoint(other.writes)
             )
         )
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether all that it accessed were cells, which it had announced."""
+        return not self.unknown and all(place < OF_A_THING for place in self.places)
 
     @property
     def touches_others(self) -> bool:
