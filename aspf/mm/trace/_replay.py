@@ -39,9 +39,11 @@ from aspf.mm._file import MappedFile, ZeroPager
 from aspf.mm._map_diff import MapsChange, cuts_apart, diff_maps
 from aspf.mm._multi_fault import LOCKINGS, FaultRow, Slow, percentile
 from aspf.mm._pieces import page_align
+from aspf.mm._plan import MmapCall, place
 from aspf.mm._proc_maps import format_maps, parse_maps
 
 from ._perf import RecordedFault
+from ._strace import RecordedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +51,7 @@ if TYPE_CHECKING:
     from aspf.mm._address_space import Locking
     from aspf.mm._proc_maps import MapsLine
 
-    from ._recording import Recording
-    from ._strace import RecordedCall
+    from ._recording import Event, Recording
 
 __all__ = ("Difference", "Replay", "Replayed")
 
@@ -280,13 +281,51 @@ class _Run:
                 for _ in range(self._tasks):
                     group.start_soon(self._take_faults, receive.clone())
                 async with send:
-                    for event in self.recording.events:
+                    events = list(self.recording.events)
+                    for number in range(len(events)):
+                        event = self._next(events, number)
                         if isinstance(event, RecordedFault):
                             await self._deal(send, event)
                         else:
                             await self._call(event)
             self.rate = self.faults / max(self._clock() - started, 1e-9)
             self.maps = parse_maps(self.space.maps())
+
+    def _next(self, events: list[Event], number: int) -> Event:
+        """Return the event of that number; of calls that overlap, the one that the kernel took first.
+
+        strace can't tell, but the addresses can: if another mmap that was under way fits the search
+        for room now, and this one does not, it was first. It is moved to the front.
+        """
+        event = events[number]
+        if not isinstance(event, RecordedCall) or event.end == event.time or self._fits(event):
+            return event
+        end, passed = event.end, {event.tid}
+        for later in range(number + 1, len(events)):
+            other = events[later]
+            # It must have begun before any call that it overtakes came back.
+            if other.time >= end:
+                break
+            if isinstance(other, RecordedCall):
+                if other.tid not in passed and self._fits(other):
+                    events.insert(number, events.pop(later))
+                    return other
+                end = min(end, other.end)
+            passed.add(other.tid)
+        return event
+
+    def _fits(self, call: RecordedCall) -> bool:
+        """Tell whether a call is an mmap that would be placed now where the kernel has placed it."""
+        if call.name != "mmap":
+            return False
+        try:
+            wanted = self._wanted(call)
+            return (
+                not wanted.flags & MAP_FIXED
+                and place(self.space._current_layout(), wanted) == call.result
+            )
+        except (OSError, _Unknown):
+            return False
 
     # Faults ----------------------------------------------------------------------------------
 
@@ -362,14 +401,13 @@ class _Run:
         self.writes.append(self._clock() - started)
 
     async def _mmap(self, call: RecordedCall) -> int:
-        hint, length, prot, flags, descriptor, offset = call.arguments
-        bits = _bits(flags)
-        size = int(length, 0)
-        file = None if bits & MAP_ANONYMOUS else self._named(descriptor)
-        start = _number(hint)
+        wanted = self._wanted(call)
+        start, size, bits = wanted.address, wanted.length, wanted.flags
 
         async def mmap(at: int, more: int = 0) -> int:
-            return await self.space.mmap(at, size, _bits(prot), bits | more, file, int(offset, 0))
+            return await self.space.mmap(
+                at, size, wanted.prot, bits | more, wanted.file, wanted.offset
+            )
 
         if bits & (MAP_FIXED | MAP_FIXED_NOREPLACE):
             await self._settle(start, start + size)
@@ -383,6 +421,12 @@ class _Run:
             await self.space.munmap(address, size)
             address = await mmap(call.result, MAP_FIXED)
         return address
+
+    def _wanted(self, call: RecordedCall) -> MmapCall:
+        hint, length, prot, flags, descriptor, offset = call.arguments
+        bits = _bits(flags)
+        file = None if bits & MAP_ANONYMOUS else self._named(descriptor)
+        return MmapCall(_number(hint), int(length, 0), _bits(prot), bits, file, int(offset, 0))
 
     def _named(self, descriptor: str) -> MappedFile:
         """Return the file of a descriptor, such as ``3</lib/libc.so>``."""

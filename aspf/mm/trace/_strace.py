@@ -30,7 +30,8 @@ FIRST: Final = "brk"
 class RecordedCall(NamedTuple):
     """A call of a recorded program.
 
-    ``time`` is when it began, in nanoseconds.
+    ``time`` is when it began, in nanoseconds, and ``end`` when it came back; the same if nothing of
+    another thread came between.
     """
 
     time: int
@@ -40,6 +41,7 @@ class RecordedCall(NamedTuple):
     result: int
     error: str
     """The name of its errno; empty if it succeeded."""
+    end: int
 
     def __str__(self) -> str:
         result = f"-1 {self.error}" if self.error else f"{self.result:#x}"
@@ -77,19 +79,19 @@ def parse_strace(text: Iterable[str]) -> tuple[list[RecordedCall], list[Recorded
             msg = f"line {number} of strace has no thread or no time; run strace -f -ttt: {line!r}"
             raise ValueError(msg)
         tid, body = int(head[1]), head[4]
-        time = int(head[2]) * 10**9 + int(f"{head[3]:0<9}")
+        time = end = int(head[2]) * 10**9 + int(f"{head[3]:0<9}")
         if (half := BEGUN.fullmatch(body)) is not None:
             begun[tid] = time, f"{half[1]}({half[2]}"
             continue
         if (half := RESUMED.fullmatch(body)) is not None and tid in begun:
+            end = time
             time, first = begun.pop(tid)
             between = ", " if not first.endswith("(") and not half[2].startswith(")") else ""
             body = f"{first}{between}{half[2]}"
         if (call := CALL.fullmatch(body)) is not None and call[3] != "?":
             arguments = tuple(_arguments(call[2]))
-            calls.append(
-                RecordedCall(time, tid, call[1], arguments, _number(call[3]), call[4] or "")
-            )
+            result, error = _number(call[3]), call[4] or ""
+            calls.append(RecordedCall(time, tid, call[1], arguments, result, error, end))
         elif (fatal := FATAL.fullmatch(body)) is not None:
             address = 0 if fatal[3] == "NULL" else int(fatal[3], 16)
             signals.append(RecordedSignal(time, tid, address, fatal[2].rpartition("_")[2]))

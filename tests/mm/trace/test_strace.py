@@ -46,7 +46,8 @@ def call(*lines: str) -> RecordedCall:
 )
 def test_a_call(line, name, arguments, result, error):
     """An argument would be cut in two, or an error taken for an address."""
-    assert call(f"12 5.000000007 {line}") == (5_000_000_007, 12, name, arguments, result, error)
+    time = 5_000_000_007
+    assert call(f"12 5.000000007 {line}") == (time, 12, name, arguments, result, error, time)
     assert call(f"[pid   12] 5.5 {line}").time == 5_500_000_000
 
 
@@ -68,6 +69,7 @@ def test_two_halves_are_one_call():
         (3, "fork() = 0x9"),
     ]
     assert [c.time for c in calls] == [1_000_000_000, 1_100_000_000, 1_200_000_000]
+    assert [c.end for c in calls] == [1_300_000_000, 1_400_000_000, 1_500_000_000]
 
 
 def test_what_is_no_call_is_passed_over():
