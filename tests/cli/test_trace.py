@@ -75,7 +75,9 @@ def test_replaying_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"nonsense", gzip.compress(b"nonsense"), gzip.compress(MAPS.encode())[:20]]
+    "data",
+    [b"nonsense", gzip.compress(b"nonsense"), gzip.compress(MAPS.encode())[:20]],
+    ids=["plain", "compressed", "cut off"],
 )
 def test_what_is_no_recording_is_named(tmp_path: Path, data: bytes) -> None:
     """A wrong file would be a traceback."""
