@@ -161,6 +161,13 @@ class RaceFound(AssertionError):
     """
 
 
+class NotProven(AssertionError):
+    """`aspf.race.check` was asked for a proof, found no failure, and did not explore everything.
+
+    The message is the whole report: what was explored, and what may have been missed.
+    """
+
+
 class ExplorationInterrupted(KeyboardInterrupt):
     """An exploration was ended by ctrl-C.
 

@@ -162,7 +162,8 @@ def _rates(*, quick: bool) -> Iterator[Row]:
 
 def _row(what: str, program: Callable[[], Awaitable[object]], **options: Any) -> Row:
     started = perf_counter()
-    found = explore(program, name="benchmark", stop_on_failure=False, **options)
+    options = {"search": "exhaustive", "stop_on_failure": False} | options
+    found = explore(program, name="benchmark", **options)
     seconds = perf_counter() - started
     runs = found.schedules + found.pruned
     extent = "exhausted" if found.exhausted else "not exhausted"

@@ -43,12 +43,12 @@ async def two_increments_of_an_atomic() -> int:
 def main() -> None:
     """Check both."""
     try:
-        check(two_increments_of_a_cell, shared="cells")
+        check(two_increments_of_a_cell, shared="cells", search="exhaustive")
     except RaceFound as found:
         print(found)
 
     print()
-    exploration = check(two_increments_of_an_atomic, shared="cells")
+    exploration = check(two_increments_of_an_atomic, shared="cells", search="exhaustive")
     print(
         f"With an atomic counter: {exploration.schedules} schedules, "
         f"exhausted: {exploration.exhausted}, failures: {len(exploration.failures)}"

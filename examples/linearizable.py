@@ -65,4 +65,4 @@ async def two_shops(make: type[SlowStock]) -> None:
 
 if __name__ == "__main__":
     for make in (SlowStock, LockedStock):
-        print(explore(partial(two_shops, make), name=make.__name__))
+        print(explore(partial(two_shops, make), name=make.__name__, search="exhaustive"))

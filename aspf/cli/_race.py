@@ -186,9 +186,7 @@ def race(
     for path in (html, perfetto):
         if path is not None and not exploration.failures:
             click.echo(f"{path} was not written: there is no failure to show")
-    if exploration.failures:
-        raise SystemExit(FAILED)
-    raise SystemExit(HOLDS if exploration.exhausted else UNKNOWN)
+    raise SystemExit({"failed": FAILED, "holds": HOLDS, "unknown": UNKNOWN}[exploration.verdict])
 
 
 def _is_given(context: click.Context, name: str) -> bool:

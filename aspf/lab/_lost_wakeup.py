@@ -237,7 +237,14 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def _explore(run: Callable[[], Awaitable[object]], **limits: Any) -> Exploration:
-    return explore(run, name=run.__name__, shared="cells", stop_on_failure=False, **limits)
+    return explore(
+        run,
+        name=run.__name__,
+        search="exhaustive",
+        shared="cells",
+        stop_on_failure=False,
+        **limits,
+    )
 
 
 def _count(report: Exploration) -> dict[Kind, int]:

@@ -12,6 +12,7 @@ from aspf._errors import (
     ExplorationInterrupted,
     NotDeterministic,
     NotLinearizable,
+    NotProven,
     RaceFound,
     ReplayDiverged,
     TeardownStuck,
@@ -26,7 +27,7 @@ from aspf.race._history import History, linearizable
 from aspf.race._hook import note
 from aspf.race._limits import Progress
 from aspf.race._linearize import Call
-from aspf.race._marks import may_cancel, point
+from aspf.race._marks import may_cancel, point, sometimes
 from aspf.race._minimal import Minimal, Switch
 from aspf.race._outcomes import outcome_table
 from aspf.race._recording import Recording
@@ -49,6 +50,7 @@ __all__ = (
     "Minimal",
     "NotDeterministic",
     "NotLinearizable",
+    "NotProven",
     "Outcome",
     "Progress",
     "RaceFound",
@@ -69,6 +71,7 @@ __all__ = (
     "point",
     "record",
     "replay",
+    "sometimes",
 )
 
 _publish(__name__, globals())

@@ -278,6 +278,8 @@ class Schedule:
         self.verdict: str | None = None
         self.error: BaseException | None = None
         self.result: object = None
+        # What the program has called `sometimes` with, and whether it ever held.
+        self.labels: dict[str, bool] = {}
         self.sleepers: tuple[Sleeper, ...] = ()
         self._chooser = chooser
         self.level = settings.level
@@ -846,6 +848,11 @@ class Schedule:
         _raise_if_cancelled("at an access")
         if condition is not None and not _is_freed(place):
             condition(place._value)  # type: ignore[union-attr]
+
+    def sometimes(self, label: str, is_reached: bool) -> None:  # noqa: FBT001
+        """Take note that a label was registered, and whether it was reached."""
+        if self.verdict is None:
+            self.labels[label] = self.labels.get(label, False) or is_reached
 
     def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
         """Take note that the running task has marked a scope."""

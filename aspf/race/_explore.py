@@ -22,6 +22,7 @@ from aspf._errors import (
     ExplorationInterrupted,
     NotDeterministic,
     NotLinearizable,
+    NotProven,
     RaceFound,
     TeardownStuck,
 )
@@ -38,14 +39,16 @@ from aspf.race._runner import exploring
 from aspf.race._settings import Cancel, Settings, Timers, cancel_for
 from aspf.race._strategies import Observed, make_search
 from aspf.race._token import format_symbols, format_token, parse_token, safe_name
+from aspf.race._verdict import explain, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from aspf.race._limits import Progress
     from aspf.race._minimise import Follow, Found, Kind
     from aspf.race._strategies import Coverage
     from aspf.race._token import Token
+    from aspf.race._verdict import Verdict
 
 __all__ = ("Exploration", "Failure", "Outcome", "check", "explore", "record", "replay")
 
@@ -145,10 +148,39 @@ class Exploration:
     #: What could be cancelled, and when deadlines could pass: see `explore`.
     cancel: Cancel = "marked"
     timers: Timers = "idle"
+    #: How many of the complete runs an enumeration took, which takes none twice.
+    enumerated: int = 0
+    #: How many traces the program has, if that is known: classes of schedules that only differ in
+    #: the order of steps that don't conflict.
+    traces: int | None = None
+    #: In how many schedules each label of `sometimes` was reached.
+    reached: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unreached(self) -> list[str]:
+        """The labels that no schedule has reached."""
+        return [label for label, count in self.reached.items() if not count]
+
+    @property
+    def verdict(self) -> Verdict:
+        """``"holds"`` if every schedule was explored and none fails, ``"failed"``, or ``"unknown"``.
+
+        A label of `sometimes` that no schedule at all reaches is a failure too.
+        """
+        return judge(self)
+
+    @property
+    def explanation(self) -> str:
+        """The verdict in one sentence: for what it holds, or what may have been missed."""
+        return explain(self)
 
     def __str__(self) -> str:
         """Return the whole report."""
-        lines = [self.headline(), ""]
+        lines = [self.headline()]
+        if not self.failures:
+            lines.append(self.explanation)
+        lines += [f"sometimes {label!r}: {n or 'never'}" for label, n in self.reached.items()]
+        lines.append("")
         lines += [str(failure) for failure in self.failures]
         if not self.failures:
             lines += [f"{o.count:>8} x {text}" for text, o in self.outcomes.items()]
@@ -189,6 +221,10 @@ class Exploration:
             "level": self.level,
             "cancel": self.cancel,
             "timers": self.timers,
+            "verdict": self.verdict,
+            "explanation": self.explanation,
+            "traces": self.traces,
+            "reached": dict(self.reached),
             **{name: getattr(self, name) for name in counted},
             "outcomes": [{"outcome": text, **asdict(o)} for text, o in self.outcomes.items()],
             "failures": [
@@ -206,7 +242,7 @@ def explore(
     program: Callable[[], Awaitable[object]],
     *,
     name: str | None = None,
-    search: str = "exhaustive",
+    search: str = "portfolio",
     schedules: int = 10_000,
     seconds: float = math.inf,
     seed: int = 0,
@@ -216,6 +252,7 @@ def explore(
     max_steps: int = 10_000,
     level: str = "free",
     timers: Timers = "idle",
+    sometimes: Iterable[str] = (),
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Exploration:
@@ -224,11 +261,11 @@ def explore(
     Args:
         program: The main task. What it returns is the outcome; if it raises, that is a failure.
         name: What reports and tokens call it; its own name if left out.
-        search: ``"exhaustive"`` takes every schedule once, depth first; ``"preemption"`` and
-            ``"delay"`` do so beginning with those that have the fewest. ``"random"``, ``"pct"``
-            (with ``"pct:2"`` for another depth than 3), ``"pos"``, ``"urw"``, ``"swarm"`` and
-            ``"starve"`` draw them, each in its own way. ``"portfolio"`` takes those by turns,
-            and finishes as ``"exhaustive"`` does where that is soon done.
+        search: ``"portfolio"`` takes several strategies by turns, and finishes as
+            ``"exhaustive"`` does where that is soon done. ``"exhaustive"`` takes every schedule
+            once, depth first; ``"preemption"`` and ``"delay"`` do so beginning with those that
+            have the fewest. ``"random"``, ``"pct"`` (with ``"pct:2"`` for another depth than 3),
+            ``"pos"``, ``"urw"``, ``"swarm"`` and ``"starve"`` draw them, each in its own way.
         schedules: How many runs at most, pruned ones included.
         seconds: No run but the first begins later than that after the call. The clock decides
             when it ends, and nothing else.
@@ -248,6 +285,7 @@ def explore(
         timers: When deadlines may pass. ``"idle"``: when nobody can run, as if steps took no time.
             ``"any"``: at any time, as if tasks that could run were slow; so time-outs, retries
             and expiry race with everything else. The clock jumps to the deadline, and never back.
+        sometimes: Labels that some schedule has to reach; see `aspf.race.sometimes`.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
@@ -275,17 +313,20 @@ def explore(
         ...         nursery.start_soon(increment)
         ...         nursery.start_soon(increment)
         ...     return counter.peek()
-        >>> print(explore(lost_update, shared="cells"), end="")
+        >>> print(explore(lost_update, search="exhaustive", shared="cells"))
+        ... # doctest: +ELLIPSIS
         lost_update: no failure in 4 schedules (exhaustive search, exhausted; level: free)
+        holds: all 4 traces were run, a schedule for each; at level free, ...
         <BLANKLINE>
                2 x 2
                2 x 1
+        <BLANKLINE>
     """
     name = safe_name(name_of_program(program) if name is None else name)
     limits = Limits(schedules, seconds, progress)
     settings = Settings(cancel, _at_least(1, "max_steps", max_steps), level, timers)
     strategy = make_search(search, seed, shared)
-    tally = _Tally(program, name, settings)
+    tally = _Tally(program, name, settings, sometimes)
     findings: dict[Finding, int] = {}
     stopped_by = ""
     primitives = shared == "cells" or level == "contract"
@@ -326,6 +367,9 @@ def explore(
         coverage=strategy.coverage if isinstance(strategy, Observed) else None,
         findings=findings,
         stopped_by="" if strategy.exhausted else stopped_by,
+        enumerated=strategy.enumerated,
+        traces=strategy.enumerated if strategy.exhausted and strategy.reduces else None,
+        reached=tally.reached,
     )
     if stopped_by == "interrupted":
         raise ExplorationInterrupted(exploration) from None
@@ -336,7 +380,7 @@ def check(
     program: Callable[[], Awaitable[object]],
     *,
     name: str | None = None,
-    search: str = "exhaustive",
+    search: str = "portfolio",
     schedules: int = 10_000,
     seconds: float = math.inf,
     seed: int = 0,
@@ -346,17 +390,27 @@ def check(
     max_steps: int = 10_000,
     level: str = "free",
     timers: Timers = "idle",
+    sometimes: Iterable[str] = (),
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
+    require: Literal["no failure", "holds"] = "no failure",
 ) -> Exploration:
     """Explore as `explore` does, and raise if any schedule fails.
 
+    With ``require="no failure"`` what was explored must not fail; how much that was is in the
+    result. With ``require="holds"`` it must have been everything, so that a program that has grown
+    too large for its limits fails its test, and doesn't silently prove less. All else is as for
+    `explore`.
+
     Returns:
-        What was explored. Look at ``exhausted`` before you call it a proof.
+        What was explored. Look at its ``verdict`` before you call it a proof.
 
     Raises:
-        RaceFound: The report, with diagram and token.
+        RaceFound: The report, with diagram and token; or a label was never reached.
+        NotProven: No failure was found, and not everything was explored.
     """
+    if require not in ("no failure", "holds"):
+        raise ValueError(f"require={require!r}: expected 'no failure' or 'holds'")
     exploration = explore(
         program,
         name=name,
@@ -370,11 +424,14 @@ def check(
         max_steps=max_steps,
         level=level,
         timers=timers,
+        sometimes=sometimes,
         minimise=minimise,
         progress=progress,
     )
-    if exploration.failures:
+    if exploration.verdict == "failed":
         raise RaceFound(str(exploration))
+    if require == "holds" and exploration.verdict != "holds":
+        raise NotProven(str(exploration))
     return exploration
 
 
@@ -462,7 +519,11 @@ class _Tally:
     """Counts the runs of an exploration, and keeps the first of each kind."""
 
     def __init__(
-        self, program: Callable[[], Awaitable[object]], name: str, settings: Settings
+        self,
+        program: Callable[[], Awaitable[object]],
+        name: str,
+        settings: Settings,
+        labels: Iterable[str],
     ) -> None:
         self._program = program
         self._name = name
@@ -472,6 +533,7 @@ class _Tally:
         self.cancellations = 0
         self.failures: dict[Kind, Failure] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.reached = dict.fromkeys(labels, 0)
         # What to start from when each is minimised; for outcomes the shortest that was seen.
         self._failing: dict[Kind, list[int]] = {}
         self._shortest: dict[str, tuple[tuple[int, int], list[int]]] = {}
@@ -486,6 +548,8 @@ class _Tally:
             return
         self.complete += 1
         self.cancellations += cancels(schedule.actions)
+        for label, is_reached in schedule.labels.items():
+            self.reached[label] = self.reached.get(label, 0) + is_reached
         if schedule.verdict is None:
             self._count_outcome(schedule)
         else:

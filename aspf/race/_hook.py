@@ -75,6 +75,9 @@ class Hook(Protocol):
     def name_of(self, task: trio.lowlevel.Task) -> str:
         """Say what diagrams call a task."""
 
+    def sometimes(self, label: str, is_reached: bool) -> None:  # noqa: FBT001
+        """Take note that a label was registered, and whether it was reached."""
+
     def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
         """Take note that the running task has marked a scope, on the line *where*."""
 

@@ -71,3 +71,37 @@ async def point(name: str) -> None:
         await trio.lowlevel.checkpoint()
     else:
         await _hook.current.point(name)
+
+
+def sometimes(label: str, condition: object = True) -> None:  # noqa: FBT002
+    """State that some schedule of an exploration gets here with *condition* true.
+
+    A test that never reaches the situation that it was written for passes for no reason. The label
+    is registered by the first call that comes by; so that its absence is noticed where none does,
+    give it to ``explore(..., sometimes=[label])`` as well. If every schedule was explored and none
+    has reached it, the exploration has failed, and `check` raises; if not every one was, nobody
+    knows.
+
+    Args:
+        label: What is to be reached, for reports.
+        condition: Anything, taken for true or false; of what the task knows, not of cells that it
+            has only peeked at.
+
+    Examples:
+        >>> import trio
+        >>> from aspf.race import explore, sometimes
+        >>> async def program():
+        ...     seen = []
+        ...     async def look():
+        ...         sometimes("came second", seen)
+        ...         sometimes("came third", len(seen) == 2)
+        ...         seen.append(1)
+        ...     async with trio.open_nursery() as nursery:
+        ...         nursery.start_soon(look)
+        ...         nursery.start_soon(look)
+        >>> explored = explore(program, search="exhaustive")
+        >>> explored.verdict, explored.unreached
+        ('failed', ['came third'])
+    """
+    if _hook.current is not None:
+        _hook.current.sometimes(label, bool(condition))

@@ -45,7 +45,7 @@ def outcome_table(exploration: Exploration, *, expected: Iterable[object] | None
         >>> async def one_way():
         ...     return "done"
         >>> print(outcome_table(explore(one_way), expected=["done", "never"]), end="")
-        one_way: no failure in 1 schedules (exhaustive search, exhausted; level: free)
+        one_way: no failure in 1 schedules (portfolio search, exhausted; level: free)
         <BLANKLINE>
         outcome  schedules  share  first  expected  shortest schedule
         'done'           1   100%      1       yes  aspf1:one_way:0

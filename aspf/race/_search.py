@@ -70,6 +70,14 @@ class Search(Protocol):
     def exhausted(self) -> bool:
         """Whether every schedule that matters has been chosen."""
 
+    @property
+    def enumerated(self) -> int:
+        """How many complete schedules an enumeration has chosen, none of them twice."""
+
+    @property
+    def reduces(self) -> bool:
+        """Whether that takes one schedule of each trace only."""
+
     def begin(self) -> bool:
         """Make ready for the next schedule; False if there is none left."""
 
@@ -91,6 +99,8 @@ class Random:
     """
 
     exhausted = False
+    enumerated = 0
+    reduces = False
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed).random  # noqa: S311
@@ -135,7 +145,8 @@ class Exhaustive:
 
     def __init__(self, *, reduce: bool) -> None:
         self.exhausted = False
-        self._reduce = reduce
+        self.enumerated = 0
+        self.reduces = reduce
         self._path: list[Step] = []
         self._begun = False
         # Of the schedule that is running: how much of the path it has followed, how much of that
@@ -178,7 +189,7 @@ class Exhaustive:
             if chosen is None:
                 return None
             opened: set[int] | None = {chosen}
-            if not self._reduce:
+            if not self.reduces:
                 opened = None
             elif schedule.may_be_disturbed:
                 opened = None
@@ -190,8 +201,9 @@ class Exhaustive:
 
     def finish(self, schedule: Schedule) -> None:
         """Look back on the last step; if the run was cut short, nothing is known of its rest."""
+        self.enumerated += schedule.verdict != "pruned"
         self._look_back(schedule)
-        if not self._reduce:
+        if not self.reduces:
             return
         if schedule.verdict == "deadlock":
             self._causality.race_the_waiting(self._path, schedule)
@@ -200,7 +212,7 @@ class Exhaustive:
 
     def _look_back(self, schedule: Schedule) -> None:
         at = self._looked_at
-        if not self._reduce or at == self._depth:
+        if not self.reduces or at == self._depth:
             return
         self._looked_at = at + 1
         schedule.note_cancellations()
@@ -210,7 +222,7 @@ class Exhaustive:
         self._causality.advance(self._path, at, schedule, is_new=at >= self._new_from)
 
     def _still_asleep(self) -> dict[int, Footprint]:
-        if not self._reduce or not self._path:
+        if not self.reduces or not self._path:
             return {}
         step = self._path[-1]
         footprint = step.footprint

@@ -245,6 +245,8 @@ def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) ->
     if exploration.failures:
         failures = tuple(_for_pytest(item, failure) for failure in exploration.failures)
         raise RaceFoundInTest(str(replace(exploration, failures=failures)))
+    if exploration.verdict == "failed":
+        raise RaceFoundInTest(str(exploration))
 
 
 def _replay(item: pytest.Function, program: Callable[[], Awaitable[object]], token: str) -> None:

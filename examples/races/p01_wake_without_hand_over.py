@@ -65,4 +65,4 @@ async def program(make: type[WakesWithoutHandOver]) -> None:
 
 if __name__ == "__main__":
     for make in (WakesWithoutHandOver, HandsOver):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

@@ -70,4 +70,6 @@ async def program(make: type[DropsTheBaton]) -> None:
 
 if __name__ == "__main__":
     for make in (DropsTheBaton, PassesItOn):
-        print(explore(partial(program, make), name=make.__name__, cancel="each"))
+        print(
+            explore(partial(program, make), name=make.__name__, cancel="each", search="exhaustive")
+        )

@@ -51,4 +51,6 @@ async def program(make: type[UndoesTooMuch]) -> None:
 
 if __name__ == "__main__":
     for make in (UndoesTooMuch, UndoesWhatItDid):
-        print(explore(partial(program, make), name=make.__name__, cancel="each"))
+        print(
+            explore(partial(program, make), name=make.__name__, cancel="each", search="exhaustive")
+        )

@@ -55,4 +55,4 @@ async def program(make: type[PublishesBeforeItFills]) -> None:
 
 if __name__ == "__main__":
     for make in (PublishesBeforeItFills, FillsThenPublishes):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

@@ -61,4 +61,4 @@ async def program(make: type[FillsStale]) -> None:
 
 if __name__ == "__main__":
     for make in (FillsStale, ChecksTheVersion):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

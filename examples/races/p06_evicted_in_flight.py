@@ -56,4 +56,4 @@ async def program(make: type[LooksAgain]) -> None:
 
 if __name__ == "__main__":
     for make in (LooksAgain, KeepsWhatItFound):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

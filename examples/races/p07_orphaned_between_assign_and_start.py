@@ -54,4 +54,6 @@ async def program(make: type[Orphans]) -> None:
 
 if __name__ == "__main__":
     for make in (Orphans, LeavesNoGap):
-        print(explore(partial(program, make), name=make.__name__, cancel="each"))
+        print(
+            explore(partial(program, make), name=make.__name__, cancel="each", search="exhaustive")
+        )

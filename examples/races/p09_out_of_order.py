@@ -57,4 +57,4 @@ async def program(make: type[TwoWays]) -> None:
 
 if __name__ == "__main__":
     for make in (TwoWays, OneWay):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

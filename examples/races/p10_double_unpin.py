@@ -60,4 +60,4 @@ async def program(make: type[UnpinsTwice]) -> None:
 
 if __name__ == "__main__":
     for make in (UnpinsTwice, UnpinsOnce):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

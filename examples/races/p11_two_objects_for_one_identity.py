@@ -59,4 +59,4 @@ async def program(make: type[MakesThemNew]) -> None:
 
 if __name__ == "__main__":
     for make in (MakesThemNew, KeepsTheKnown):
-        print(explore(partial(program, make), name=make.__name__))
+        print(explore(partial(program, make), name=make.__name__, search="exhaustive"))

@@ -63,4 +63,4 @@ async def program(request: Callable[[Shard], Awaitable[None]]) -> None:
 
 if __name__ == "__main__":
     for request in (drains_its_own_pin, lets_go_first):
-        print(explore(partial(program, request), name=request.__name__))
+        print(explore(partial(program, request), name=request.__name__, search="exhaustive"))

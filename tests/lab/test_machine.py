@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def explored(program: Callable[[], Awaitable[object]]) -> list[str]:
     """Run every schedule; return the kinds of failure, sorted."""
-    report = explore(program, name="machine", shared="cells", stop_on_failure=False)
+    report = explore(
+        program, name="machine", shared="cells", stop_on_failure=False, search="exhaustive"
+    )
     assert report.exhausted
     return sorted(failure.kind for failure in report.failures)
 
@@ -169,7 +171,9 @@ def test_semaphore_keeps_writers_from_everybody() -> None:
         assert repr(sem) == "<RwSemaphore 'sem' holders=0>"
 
     trio.run(program)
-    report = explore(program, name="machine", stop_on_failure=False, schedules=300)
+    report = explore(
+        program, name="machine", stop_on_failure=False, schedules=300, search="exhaustive"
+    )
     assert report.failures == ()
 
 

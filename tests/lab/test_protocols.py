@@ -82,6 +82,7 @@ def test_table_shows_what_has_no_name_and_what_is_not_finished() -> None:
         shared="cells",
         schedules=2,
         stop_on_failure=False,
+        search="exhaustive",
     )
     kinds = {classify(failure) for failure in report.failures}
     assert Kind.OTHER in kinds
@@ -136,9 +137,15 @@ def test_a_second_fault_hides_nothing(protocol: str, unmap: Unmap) -> None:
 @pytest.mark.parametrize("half", [RecheckOnly, WaitOnly])
 def test_either_half_of_the_repair_of_k3_fails(half: type[Protocol]) -> None:
     """A repair that looks sufficient because the model is too coarse is found."""
-    report = explore(program(half, "tail"), name=half.name, shared="cells", stop_on_failure=False)
+    report = explore(
+        program(half, "tail"),
+        name=half.name,
+        shared="cells",
+        stop_on_failure=False,
+        search="exhaustive",
+    )
     assert {classify(failure) for failure in report.failures} == {Kind.STALE_SHRUNK}
-    whole = explore(program(half, "whole"), name=half.name, shared="cells")
+    whole = explore(program(half, "whole"), name=half.name, shared="cells", search="exhaustive")
     assert whole.exhausted
     assert whole.failures == ()
 

@@ -292,7 +292,7 @@ def illegal(found: race.Exploration) -> set[str]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_interleaving_goes_wrong(name):
     """A page would stay after munmap, a right after mprotect, or a mapped page would be SIGSEGV."""
-    found = race.explore(program(*PROGRAMS[name]), name=name)
+    found = race.explore(program(*PROGRAMS[name]), name=name, search="exhaustive")
     print(found.headline())  # noqa: T201 - the counts are a result
     assert not found.failures, str(found)
     assert not illegal(found)
@@ -303,7 +303,9 @@ def test_no_interleaving_goes_wrong(name):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_interleaving_with_a_cancelled_task_goes_wrong(name, pytestconfig):
     """A cancelled call would leave a pin, a range that is never free again, or a stale page."""
-    explore = partial(race.explore, program(*PROGRAMS[name]), name=name, cancel="each")
+    explore = partial(
+        race.explore, program(*PROGRAMS[name]), name=name, cancel="each", search="exhaustive"
+    )
     if name in LARGE and not pytestconfig.getoption("exhaustive"):
         found = explore(search="random", schedules=500)
     else:
@@ -342,7 +344,11 @@ def test_a_rule_that_is_left_out_is_found(broken):
     """The explorations above would pass whatever the address space does."""
     name, consequence = BROKEN[broken]
     found = race.explore(
-        program(*PROGRAMS[name], broken=broken), name=name, stop_on_failure=False, schedules=4000
+        program(*PROGRAMS[name], broken=broken),
+        name=name,
+        stop_on_failure=False,
+        schedules=4000,
+        search="exhaustive",
     )
     said = [failure.summary for failure in found.failures]
     assert any(consequence in text for text in [*said, *illegal(found)]), str(found)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def test_a_dropped_baton() -> None:
     """The classic: who was handed the lock was cancelled; without a cancellation all is well."""
     broken = baton_lock(forgets_the_dead=False)
-    assert not explore(broken, schedules=1500).failures
-    (failure,) = explore(broken, cancel="each").failures
+    assert not explore(broken, schedules=1500, search="exhaustive").failures
+    (failure,) = explore(broken, cancel="each", search="exhaustive").failures
     assert failure.kind == "deadlock"
     again = replay(broken, failure.token)
     assert again is not None
@@ -70,13 +70,13 @@ def test_woken_then_cancelled() -> None:
                 raise AssertionError("a ticket and a sleeper")
             nursery.cancel_scope.cancel()
 
-    failures = explore(program, cancel="each").failures
+    failures = explore(program, cancel="each", search="exhaustive").failures
     assert [failure.summary for failure in failures] == ["AssertionError: a ticket and a sleeper"]
-    assert not explore(program).failures
+    assert not explore(program, search="exhaustive").failures
 
 
 def outcomes(program: Callable[[], Awaitable[object]]) -> set[str]:
-    found = explore(program, cancel="each", stop_on_failure=False)
+    found = explore(program, cancel="each", stop_on_failure=False, search="exhaustive")
     assert found.exhausted
     return set(found.outcomes) | {failure.summary for failure in found.failures}
 
@@ -183,7 +183,7 @@ def test_starting_tasks_are_left_alone() -> None:
         async with trio.open_nursery() as nursery:
             return await nursery.start(service)
 
-    found = check(program, cancel="each")
+    found = check(program, cancel="each", search="exhaustive")
     assert list(found.outcomes) == ["3"]
     assert found.cancellations
 
@@ -304,14 +304,18 @@ def test_nothing_is_lost_by_what_is_not_offered(
                 nursery.start_soon(task)
         return log
 
-    with_the_reduction = explore(program, cancel="each", stop_on_failure=False, schedules=20_000)
+    with_the_reduction = explore(
+        program, cancel="each", stop_on_failure=False, schedules=20_000, search="exhaustive"
+    )
 
     def entered(mark: engine.Mark) -> bool:
         return mark.scope._cancel_status is not None
 
     monkeypatch.setattr(engine, "_is_cancellable", entered)
     monkeypatch.setattr(engine, "_runs_on", lambda _: False)
-    everything = explore(program, cancel="each", stop_on_failure=False, schedules=20_000)
+    everything = explore(
+        program, cancel="each", stop_on_failure=False, schedules=20_000, search="exhaustive"
+    )
     assert with_the_reduction.exhausted
     assert everything.exhausted
     assert with_the_reduction.schedules < everything.schedules

@@ -52,7 +52,7 @@ def test_length(name: str) -> None:
 )
 def test_interleavings(name: str, interleavings: int) -> None:
     """As many as the reference counts: the same steps, the same that may be exchanged."""
-    found = explore(PROGRAMS[name], stop_on_failure=False)
+    found = explore(PROGRAMS[name], stop_on_failure=False, search="exhaustive")
     assert (found.schedules, found.exhausted) == (interleavings, True)
 
 
@@ -70,7 +70,7 @@ def test_interleavings(name: str, interleavings: int) -> None:
 )
 def test_traces(name: str, traces: int, failing: int) -> None:
     """The promise that nothing but cells is shared must hold for the ports as well."""
-    found = explore(PROGRAMS[name], shared="cells", stop_on_failure=False)
+    found = explore(PROGRAMS[name], shared="cells", stop_on_failure=False, search="exhaustive")
     assert (found.schedules, sum(f.count for f in found.failures)) == (traces, failing)
 
 

@@ -63,7 +63,7 @@ def test_what_is_read_is_named_with_task_and_line() -> None:
 
 def test_a_call_in_the_standard_library_is_laid_at_the_programs_door() -> None:
     """`logging/__init__.py:300` would be named, which is nobody's line."""
-    (finding,) = explore(habits.logs).findings
+    (finding,) = explore(habits.logs, search="exhaustive").findings
 
     assert finding.call in {"time.time()", "time.time_ns()"}
     assert finding.where.startswith("_habits.py:")
@@ -71,7 +71,7 @@ def test_a_call_in_the_standard_library_is_laid_at_the_programs_door() -> None:
 
 def test_explorations_note_what_is_read() -> None:
     """An exploration of a program that reads a clock would not say so."""
-    report = str(explore(habits.logs))
+    report = str(explore(habits.logs, search="exhaustive"))
 
     assert "note: task 'main' calls time.time" in report
 
@@ -141,8 +141,8 @@ def test_the_line_that_is_named() -> None:
     code = compile("async def library(): return where(sys._getframe())", os.__file__, "exec")
     exec(code, names)
 
-    (line,) = explore(calls_the_library).outcomes
-    (own_line,) = explore(names["library"]).outcomes
+    (line,) = explore(calls_the_library, search="exhaustive").outcomes
+    (own_line,) = explore(names["library"], search="exhaustive").outcomes
     assert line.startswith("'test_doctor.py:")
     assert own_line == "'os.py:1'"
 
@@ -243,7 +243,7 @@ def test_a_profiler_keeps_its_place() -> None:
 
     sys.setprofile(mine)
     try:
-        found = explore(habits.logs)
+        found = explore(habits.logs, search="exhaustive")
         assert sys.getprofile() is mine
     finally:
         sys.setprofile(None)

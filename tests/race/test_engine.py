@@ -169,7 +169,7 @@ async def spawns() -> str:
 
 def test_every_order_of_dynamic_tasks() -> None:
     """A tool that controls only the tasks that it started itself misses most orders."""
-    found = explore(spawns)
+    found = explore(spawns, search="exhaustive")
     assert found.exhausted
     everything = {"".join(word) for word in itertools.permutations("aAbB")}
     assert {text.strip("'") for text in found.outcomes} == everything
@@ -202,7 +202,7 @@ def test_virtual_time() -> None:
         return log
 
     slept, moved, busy = ("slept", 3600.0), ("moved on", 3600.0), ("busy", 0.0)
-    assert set(explore(program).outcomes) == {
+    assert set(explore(program, search="exhaustive").outcomes) == {
         repr([busy, slept, moved]),
         repr([busy, moved, slept]),
     }
@@ -233,7 +233,7 @@ def test_waiting_for_idleness() -> None:
                 nursery.start_soon(task)
         return log
 
-    assert list(explore(program).outcomes) == ["['idle', 'set', 'slept']"]
+    assert list(explore(program, search="exhaustive").outcomes) == ["['idle', 'set', 'slept']"]
 
 
 def test_statistics_work() -> None:
@@ -243,7 +243,7 @@ def test_statistics_work() -> None:
         statistics = trio.lowlevel.current_statistics()
         return statistics.tasks_runnable, statistics.io_statistics.backend  # type: ignore[attr-defined]
 
-    assert list(explore(program).outcomes) == ["(0, 'aspf.race')"]
+    assert list(explore(program, search="exhaustive").outcomes) == ["(0, 'aspf.race')"]
 
 
 def test_run_sync_soon_works() -> None:
@@ -261,7 +261,7 @@ def test_run_sync_soon_works() -> None:
         await trio.lowlevel.checkpoint()
         return done
 
-    assert list(explore(program).outcomes) == ["[1, 2, 3]"]
+    assert list(explore(program, search="exhaustive").outcomes) == ["[1, 2, 3]"]
 
 
 def test_abandoned_async_generators_end_with_the_run() -> None:
@@ -279,7 +279,7 @@ def test_abandoned_async_generators_end_with_the_run() -> None:
         kept.append(numbers())
         return await anext(kept[-1])
 
-    assert list(explore(program).outcomes) == ["1"]
+    assert list(explore(program, search="exhaustive").outcomes) == ["1"]
     assert closed == [1]
 
 
@@ -324,19 +324,19 @@ def test_the_outside_world_is_refused(work: Callable[[], Any], call: str, where:
 
     name = "main" if where == "main" else "the culprit"
     with pytest.raises(NotDeterministic) as caught:
-        explore(program)
+        explore(program, search="exhaustive")
     assert str(caught.value).startswith(f"task '{name}' called {call}")
 
 
 def test_closing_a_socket_is_not() -> None:
     """No result depends on it."""
-    assert explore(closes_a_socket).schedules == 1
+    assert explore(closes_a_socket, search="exhaustive").schedules == 1
 
 
 def test_threads_work_elsewhere() -> None:
     """The refusal is taken back, and while it lasts it is for explored programs only."""
     with pytest.raises(NotDeterministic):
-        explore(starts_a_thread)
+        explore(starts_a_thread, search="exhaustive")
     assert trio.run(trio.to_thread.run_sync, lambda: 3) == 3
 
 
@@ -351,7 +351,7 @@ def test_a_program_that_does_not_repeat_itself() -> None:
                 nursery.start_soon(trio.lowlevel.checkpoint)
 
     with pytest.raises(NotDeterministic, match=r"task 1 \(checkpoint\).*outlives a run"):
-        explore(program)
+        explore(program, search="exhaustive")
 
 
 def test_a_failure_that_does_not_repeat_itself() -> None:
@@ -364,7 +364,7 @@ def test_a_failure_that_does_not_repeat_itself() -> None:
             raise KeyError
 
     with pytest.raises(NotDeterministic, match="KeyError"):
-        explore(program)
+        explore(program, search="exhaustive")
 
 
 def test_instruments_are_refused() -> None:
@@ -373,7 +373,7 @@ def test_instruments_are_refused() -> None:
     async def program() -> None:
         trio.lowlevel.add_instrument(trio.abc.Instrument())
 
-    (failure,) = explore(program).failures
+    (failure,) = explore(program, search="exhaustive").failures
     assert isinstance(failure.error, NotImplementedError)
 
 
@@ -381,7 +381,7 @@ def test_not_from_inside_trio() -> None:
     """Two run loops in one thread would share one context."""
 
     async def main() -> None:
-        explore(spawns)
+        explore(spawns, search="exhaustive")
 
     with pytest.raises(RuntimeError, match="inside a trio program"):
         trio.run(main)
@@ -391,16 +391,16 @@ def test_not_from_inside_an_exploration() -> None:
     """The hook is the process's."""
 
     async def program() -> None:
-        explore(spawns)
+        explore(spawns, search="exhaustive")
 
-    (failure,) = explore(program).failures
+    (failure,) = explore(program, search="exhaustive").failures
     assert "inside a trio program" in str(failure.error)
 
 
 def test_what_is_no_program() -> None:
     """The message is trio's own, and no crash of the explorer."""
     with pytest.raises(TypeError, match="async"):
-        explore(lambda: 3)  # type: ignore[arg-type, return-value]
+        explore(lambda: 3, search="exhaustive")  # type: ignore[arg-type, return-value]
 
 
 def test_an_interrupt_gets_through() -> None:
@@ -414,8 +414,8 @@ def test_an_interrupt_gets_through() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        explore(program)
-    assert explore(spawns, schedules=1).schedules == 1
+        explore(program, search="exhaustive")
+    assert explore(spawns, schedules=1, search="exhaustive").schedules == 1
 
 
 def test_an_interrupt_in_the_loop_gets_through() -> None:
@@ -429,9 +429,9 @@ def test_an_interrupt_in_the_loop_gets_through() -> None:
             nursery.start_soon(Cell(0, "cell").wait_until, interrupt)
 
     with pytest.raises(KeyboardInterrupt):
-        explore(program)
+        explore(program, search="exhaustive")
     gc.collect()
-    assert explore(spawns, schedules=1).schedules == 1
+    assert explore(spawns, schedules=1, search="exhaustive").schedules == 1
 
 
 def test_threads_work_beside_an_exploration() -> None:
@@ -444,7 +444,7 @@ def test_one_exploration_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells have one hook for the whole process."""
     monkeypatch.setattr(_hook, "current", object())
     with pytest.raises(RuntimeError, match="one exploration at a time"):
-        explore(spawns)
+        explore(spawns, search="exhaustive")
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -453,7 +453,7 @@ def test_the_collector_is_left_as_it_was(enabled: bool) -> None:
     was_enabled = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
-        explore(spawns, schedules=1)
+        explore(spawns, schedules=1, search="exhaustive")
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if was_enabled else gc.disable)()
@@ -491,7 +491,7 @@ def test_teardown_is_quiet() -> None:
     """No warning of coroutines never awaited, no leftover task; the verdict stays."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (failure,) = explore(cleans_up_behind_a_shield).failures
+        (failure,) = explore(cleans_up_behind_a_shield, search="exhaustive").failures
         gc.collect()
     assert failure.kind == "deadlock"
     assert failure.summary == "deadlock: task waits for sleep_forever; shielded waits for cell"
@@ -516,7 +516,7 @@ def test_the_verdict_is_the_first_error() -> None:
             nursery.start_soon(clean_up, starts_a_thread)
             await memory.free()
 
-    (failure,) = explore(program).failures
+    (failure,) = explore(program, search="exhaustive").failures
     assert failure.kind == "deadlock"
 
 
@@ -545,9 +545,9 @@ def test_a_task_that_will_not_end(make: Callable[[], Any]) -> None:
             nursery.start_soon(make(), name="the stubborn one")
 
     with pytest.raises(TeardownStuck, match=r"\(deadlock\).*'the stubborn one'"):
-        explore(program)
+        explore(program, search="exhaustive")
     gc.collect()
-    assert explore(spawns, schedules=1).schedules == 1
+    assert explore(spawns, schedules=1, search="exhaustive").schedules == 1
 
 
 def test_livelock() -> None:
@@ -557,7 +557,7 @@ def test_livelock() -> None:
         while True:
             await trio.lowlevel.checkpoint()
 
-    (failure,) = explore(program, max_steps=50).failures
+    (failure,) = explore(program, max_steps=50, search="exhaustive").failures
     assert failure.kind == "livelock?"
     assert failure.summary == "no end within 50 steps: perhaps a livelock"
     assert failure.token == "aspf2:program::checkpoint:0@0x50,+"

@@ -68,6 +68,7 @@ async def timeouts() -> None:
 )
 def test_report(program: Callable[[], Awaitable[object]], options: dict[str, Any]) -> None:
     """Byte for byte what was approved, on every Python, each time; and its tokens replay."""
+    options = {"search": "exhaustive"} | options
     found = explore(program, **options)
     name = str(options.get("name", program.__name__)).replace(" ", "-")
     check_golden(GOLDEN / f"{name}.txt", str(found))
@@ -93,7 +94,7 @@ def test_a_report_without_failures() -> None:
                 nursery.start_soon(cell.update, lambda text, letter=letter: text + letter)
         return cell.peek()
 
-    found = check(program, shared="cells", name="two letters")
+    found = check(program, shared="cells", name="two letters", search="exhaustive")
     check_golden(GOLDEN / "two-letters.txt", str(found))
     for text, outcome in found.outcomes.items():
         assert outcome.count == 1
@@ -104,9 +105,9 @@ def test_a_report_without_failures() -> None:
 def test_check_raises_the_report() -> None:
     """In a test the message is all that a person sees."""
     with pytest.raises(RaceFound) as caught:
-        check(lost_update(2))
+        check(lost_update(2), search="exhaustive")
     assert isinstance(caught.value, AssertionError)
-    assert str(caught.value) == str(explore(lost_update(2)))
+    assert str(caught.value) == str(explore(lost_update(2), search="exhaustive"))
 
 
 def test_use_after_free_ends_the_schedule() -> None:
@@ -118,7 +119,9 @@ def test_use_after_free_ends_the_schedule() -> None:
         except* UseAfterFree:
             pass
 
-    (failure,) = explore(program, shared="cells", stop_on_failure=False).failures
+    (failure,) = explore(
+        program, shared="cells", stop_on_failure=False, search="exhaustive"
+    ).failures
     assert isinstance(failure.error, UseAfterFree)
 
 
@@ -136,22 +139,26 @@ def test_use_after_free_in_the_last_step() -> None:
         except UseAfterFree:
             return
 
-    (failure,) = explore(program).failures
+    (failure,) = explore(program, search="exhaustive").failures
     assert failure.kind == "error"
 
 
 def test_limits() -> None:
     """A search that was cut says so; one that ends exactly at its limit is complete."""
     program = lost_update(3)
-    assert not explore(program, shared="cells", stop_on_failure=False, schedules=20).exhausted
-    whole = explore(program, shared="cells", stop_on_failure=False)
+    assert not explore(
+        program, shared="cells", stop_on_failure=False, schedules=20, search="exhaustive"
+    ).exhausted
+    whole = explore(program, shared="cells", stop_on_failure=False, search="exhaustive")
     exact = whole.schedules + whole.pruned
-    assert explore(program, shared="cells", stop_on_failure=False, schedules=exact).exhausted
+    assert explore(
+        program, shared="cells", stop_on_failure=False, schedules=exact, search="exhaustive"
+    ).exhausted
 
 
 def test_kinds_are_kept_apart() -> None:
     """One failure a way of failing, each with its count and its first schedule."""
-    found = explore(lost_update(3), shared="cells", stop_on_failure=False)
+    found = explore(lost_update(3), shared="cells", stop_on_failure=False, search="exhaustive")
     assert [(f.summary, f.count) for f in found.failures] == [
         ("AssertionError: 1 of 3 updates lost", 18),
         ("AssertionError: 2 of 3 updates lost", 12),
@@ -173,7 +180,7 @@ def test_errors_are_told_without_their_groups() -> None:
             await trio.lowlevel.checkpoint()
         raise error
 
-    failure = explore(program).failures[0]
+    failure = explore(program, search="exhaustive").failures[0]
     assert failure.summary == "ValueError: a; KeyError"
     assert isinstance(failure.error, ExceptionGroup)
 
@@ -190,20 +197,20 @@ def test_names() -> None:
             nursery.start_soon(work)
             nursery.start_soon(work, name="CPU 1 (work)")
 
-    (failure,) = explore(functools.partial(program)).failures
+    (failure,) = explore(functools.partial(program), search="exhaustive").failures
     assert [line.split(" waits")[0] for line in failure.diagram.splitlines()[-4:]] == [
         "  main",
         "  work",
         "  work #2",
         "  CPU 1 (work)",
     ]
-    assert explore(functools.partial(program)).program == "program"
+    assert explore(functools.partial(program), search="exhaustive").program == "program"
 
     class Callable_:  # noqa: N801
         def __call__(self) -> Awaitable[object]:
             return program()
 
-    assert explore(Callable_()).program == "Callable_"
+    assert explore(Callable_(), search="exhaustive").program == "Callable_"
 
 
 @pytest.mark.parametrize(
@@ -244,6 +251,6 @@ def test_a_replay_of_another_program() -> None:
     async def edited() -> None:
         pass
 
-    (failure,) = explore(lost_update(2)).failures
+    (failure,) = explore(lost_update(2), search="exhaustive").failures
     with pytest.raises(ReplayDiverged, match="passes, which shows nothing"):
         replay(edited, failure.token)

@@ -72,7 +72,7 @@ def test_a_report_shows_the_schedule_and_the_history() -> None:
                 nursery.start_soon(watched.read)
                 nursery.start_soon(watched.read)
 
-    found = explore(forgetful)
+    found = explore(forgetful, search="exhaustive")
     check_golden(GOLDEN / "forgetful.txt", str(found))
     (failure,) = found.failures
     again = replay(forgetful, failure.token)
@@ -90,7 +90,7 @@ def _at(value: int) -> Register:
 
 def test_a_slow_register_is_linearizable() -> None:
     """Broken if calls that overlap could not be ordered against the order in which they began."""
-    found = explore(lambda: two_writers_and_a_reader(SlowRegister()))
+    found = explore(lambda: two_writers_and_a_reader(SlowRegister()), search="exhaustive")
     assert found.exhausted
     assert not found.failures
 

@@ -46,7 +46,7 @@ async def twostage() -> None:
 
 def test_twostage_is_out_of_reach_at_the_level_free() -> None:
     """A lock of trio is taken before its acquire yields: nobody gets in between two locks."""
-    everything = explore(twostage, level="free")
+    everything = explore(twostage, level="free", search="exhaustive")
     assert everything.exhausted
     assert not everything.failures
 
@@ -71,7 +71,7 @@ def test_twostage_fails_at_the_level_contract() -> None:
 
 def test_a_failure_at_the_level_contract_in_columns() -> None:
     """A reader must see before which call a task stood."""
-    (failure,) = explore(twostage, level="contract", minimise=True).failures
+    (failure,) = explore(twostage, level="contract", minimise=True, search="exhaustive").failures
     assert failure.minimal is not None
     assert failure.minimal.fewest
     check_golden(GOLDEN / "contract.txt", str(failure))
@@ -173,7 +173,7 @@ def test_every_documented_checkpoint_has_a_point(name: str) -> None:
 
 
 def _steps(program: Callable[[], Awaitable[object]], level: str) -> int:
-    (outcome,) = explore(program, level=level).outcomes.values()
+    (outcome,) = explore(program, level=level, search="exhaustive").outcomes.values()
     return len(record(program, outcome.token).turns)
 
 
@@ -189,7 +189,9 @@ def test_a_point_cannot_be_cancelled_by_itself() -> None:
                 await lock.acquire()
         return lock.locked(), scope.cancelled_caught, len(nursery.child_tasks)
 
-    assert set(explore(program, level="contract").outcomes) == {"(False, True, 0)"}
+    assert set(explore(program, level="contract", search="exhaustive").outcomes) == {
+        "(False, True, 0)"
+    }
 
 
 # -- points of the program's own --------------------------------------------------------------------
@@ -216,7 +218,7 @@ async def withdrawals() -> int:
 @pytest.mark.parametrize("level", ["free", "contract"])
 def test_a_point_of_the_programs_own(level: str) -> None:
     """It is a switch at every level, and has its name in the diagram."""
-    (failure,) = explore(withdrawals, level=level).failures
+    (failure,) = explore(withdrawals, level=level, search="exhaustive").failures
     shown = [event.text for event in failure.recording.events]
     assert "yields at the point 'subtracted'" in shown
 
@@ -238,7 +240,7 @@ def test_a_point_is_a_checkpoint() -> None:
         return scope.cancelled_caught
 
     assert trio.run(program)
-    assert set(explore(program).outcomes) == {"True"}
+    assert set(explore(program, search="exhaustive").outcomes) == {"True"}
 
     async def yields() -> None:
         with trio.testing.assert_checkpoints():

@@ -44,7 +44,11 @@ def pythons_own_handler() -> object:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-OPTIONS = {"search": "exhaustive", "shared": "cells", "stop_on_failure": False}
+OPTIONS = {
+    "search": "exhaustive",
+    "shared": "cells",
+    "stop_on_failure": False,
+}
 
 
 def test_seconds(clock: None) -> None:
@@ -66,20 +70,20 @@ def test_the_first_schedule_is_run_whatever_the_time(clock: None) -> None:
 def test_what_stopped_it() -> None:
     """Broken if an exhausted search, or a failure, looks like one that ran into a limit."""
     assert explore(lost_update(3), **OPTIONS).stopped_by == ""
-    assert explore(lost_update(3)).stopped_by == "failure"
+    assert explore(lost_update(3), search="exhaustive").stopped_by == "failure"
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
 def test_wrong_seconds(seconds: float) -> None:
     """Broken if a budget that leaves nothing to be run is taken."""
     with pytest.raises(ValueError, match="seconds="):
-        explore(lost_update(2), seconds=seconds)
+        explore(lost_update(2), seconds=seconds, search="exhaustive")
 
 
 def test_progress(clock: None) -> None:
     """Broken if somebody who waits isn't told how far it is, between two runs."""
     told: list[Progress] = []
-    check(lost_update(1), schedules=7, seconds=99, progress=told.append)
+    check(lost_update(1), schedules=7, seconds=99, progress=told.append, search="exhaustive")
     assert told == [Progress(0, 7, 1.0, 99, 0, 0), Progress(1, 7, 2.0, 99, 0, 1)]
 
 
@@ -90,7 +94,7 @@ def test_progress_may_end_it(clock: None) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        explore(lost_update(3), progress=give_up)
+        explore(lost_update(3), progress=give_up, search="exhaustive")
 
 
 def test_ctrl_c_ends_with_what_is_known() -> None:
@@ -120,10 +124,10 @@ def test_pressing_twice_ends_it_at_once() -> None:
 
 def test_ctrl_c_while_minimising_leaves_what_was_found() -> None:
     """Broken if the failure is lost since somebody didn't want to wait for a shorter one."""
-    first = explore(pressing_at()).failures[0]
+    first = explore(pressing_at(), search="exhaustive").failures[0]
     program = pressing_at(first.schedule + 2)  # one more repeats the failure
     with pytest.raises(ExplorationInterrupted) as caught:
-        explore(program, minimise=True)
+        explore(program, minimise=True, search="exhaustive")
     (failure,) = caught.value.exploration.failures
     assert failure.minimal is None
     assert failure.token == first.token
@@ -144,7 +148,9 @@ def test_another_handler_of_sigint_stays(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_in_another_thread() -> None:
     """Broken if explore() can only be called by the main thread."""
     found = []
-    thread = threading.Thread(target=lambda: found.append(explore(lost_update(1))))
+    thread = threading.Thread(
+        target=lambda: found.append(explore(lost_update(1), search="exhaustive"))
+    )
     thread.start()
     thread.join()
     assert found[0].exhausted

@@ -240,7 +240,11 @@ def explored(program: Callable[..., Awaitable[None]], *args: Any, cancel: bool) 
     """Explore a program to its end, or to its first failure."""
     name = f"{program.__name__} {args[0].__name__}"
     return explore(
-        partial(program, *args), name=name, cancel="each" if cancel else "never", schedules=100_000
+        partial(program, *args),
+        name=name,
+        cancel="each" if cancel else "never",
+        schedules=100_000,
+        search="exhaustive",
     )
 
 
@@ -272,7 +276,11 @@ def test_is_linearizable(
     """Broken if in some order, or after some cancellation, the answers fit no order of the calls."""
     name = request.node.callspec.id
     found = explore(
-        partial(program, make), name=name, cancel="each" if cancel else "never", schedules=100_000
+        partial(program, make),
+        name=name,
+        cancel="each" if cancel else "never",
+        schedules=100_000,
+        search="exhaustive",
     )
     print(found.headline())  # noqa: T201 - the counts are part of the claim
 
@@ -287,7 +295,9 @@ def test_a_cancelled_send_of_anyio_may_have_been_received() -> None:
     Between the cancellation of a sender that sleeps and its clean-up, a receiver takes the item.
     trio's own channel, which is found to be strict above, lets go of it at once.
     """
-    found = explore(partial(sending, anyio_channel), name="anyio's channel", cancel="each")
+    found = explore(
+        partial(sending, anyio_channel), name="anyio's channel", cancel="each", search="exhaustive"
+    )
     check_golden(GOLDEN / "anyio_send.txt", str(found))
 
 

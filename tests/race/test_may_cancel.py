@@ -316,7 +316,7 @@ def test_a_token_that_does_not_fit(steps: str, message: str) -> None:
 def test_wrong_values(value: Any, message: str) -> None:
     """Who asks for cancellations and gets none believes in a proof that there isn't."""
     with pytest.raises(ValueError, match=message):
-        explore(three_sleeps, cancel=value)
+        explore(three_sleeps, cancel=value, search="exhaustive")
 
 
 @pytest.mark.parametrize("search", ["random", "pct", "urw", "swarm", "delay"])

@@ -163,7 +163,9 @@ def test_very_long_schedules_are_left_in_their_order(monkeypatch: pytest.MonkeyP
     """The square of their length would take minutes."""
     monkeypatch.setattr(planning, "_LONGEST_TO_EXCHANGE", 1)
     monkeypatch.setattr(planning, "normal_form", None)
-    assert explore(lost_update(2), minimise=True).failures[0].minimal is not None
+    assert (
+        explore(lost_update(2), minimise=True, search="exhaustive").failures[0].minimal is not None
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,7 @@ def test_very_long_schedules_are_left_in_their_order(monkeypatch: pytest.MonkeyP
 )
 def test_report(program: Callable[[], Awaitable[object]], options: dict[str, Any]) -> None:
     """Byte for byte what was approved; and the token repeats what the report shows."""
+    options = {"search": "exhaustive"} | options
     found = explore(program, minimise=True, schedules=2_000, **options)
     check_golden(GOLDEN / f"minimal-{found.program}.txt", str(found))
     for failure in found.failures:
@@ -192,7 +195,7 @@ def test_report(program: Callable[[], Awaitable[object]], options: dict[str, Any
 def test_check_shows_the_minimal_schedule() -> None:
     """In a test it is what a person has to understand."""
     with pytest.raises(RaceFound, match="1 switch, necessary: without it the program passes"):
-        check(lost_update(2), minimise=True)
+        check(lost_update(2), minimise=True, search="exhaustive")
 
 
 def test_replay_minimises() -> None:
@@ -221,7 +224,7 @@ async def spins() -> None:
 
 def test_a_livelock() -> None:
     """It is cut at the same step, so that its token still repeats it."""
-    (failure,) = explore(spins, max_steps=30, minimise=True).failures
+    (failure,) = explore(spins, max_steps=30, minimise=True, search="exhaustive").failures
     assert failure.kind == "livelock?"
     assert failure.minimal == Minimal((), fewest=True, replays=1)
     assert replay(spins, failure.token, minimise=True) is not None
@@ -243,7 +246,7 @@ def test_what_no_search_has_met() -> None:
             await trio.to_thread.run_sync(int)
         raise AssertionError("the first one came last")
 
-    token = explore(lost_update(2)).outcomes["None"].token
+    token = explore(lost_update(2), search="exhaustive").outcomes["None"].token
     assert parse_token(token).actions[:2] == (0, 1)
     failure = replay(program, "aspf1:program:0,2x2,1x2,0", minimise=True)
     assert failure is not None
@@ -258,7 +261,7 @@ def test_what_no_search_has_met() -> None:
 def test_a_program_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a failure can't be minimised, it is still reported."""
     monkeypatch.setattr(exploring, "minimise_schedule", lambda *_, **__: None)
-    found = explore(lost_update(2), minimise=True)
+    found = explore(lost_update(2), minimise=True, search="exhaustive")
     assert found.failures[0].minimal is None
     again = replay(lost_update(2), found.failures[0].token, minimise=True)
     assert again is not None

@@ -145,7 +145,7 @@ def test_as_many_schedules_as_traces(drawn: list[list[str]]) -> None:
                 for plan in drawn:
                     nursery.start_soon(task, plan)
 
-    found = explore(program, shared="cells")
+    found = explore(program, shared="cells", search="exhaustive")
     assert found.exhausted
     assert found.schedules == len({_canonical(word) for word in _words(drawn)})
 
@@ -197,8 +197,10 @@ def test_traces_of_a_program_of_locks() -> None:
             nursery.start_soon(work, a, b)
             nursery.start_soon(work, b, a)
 
-    reduced = explore(program, shared="cells", level="contract", stop_on_failure=False)
-    everything = explore(program, level="contract", stop_on_failure=False)
+    reduced = explore(
+        program, shared="cells", level="contract", stop_on_failure=False, search="exhaustive"
+    )
+    everything = explore(program, level="contract", stop_on_failure=False, search="exhaustive")
     assert reduced.exhausted
     assert everything.exhausted
     assert reduced.schedules < everything.schedules / 10
@@ -276,7 +278,7 @@ def test_only_the_exploring_thread_is_watched() -> None:
         return before == (schedule._running.made, len(schedule._things), schedule._writes)
 
     with pool:
-        assert set(explore(program, level="contract").outcomes) == {"True"}
+        assert set(explore(program, level="contract", search="exhaustive").outcomes) == {"True"}
 
 
 def test_what_was_made_before_the_exploration() -> None:
@@ -288,7 +290,7 @@ def test_what_was_made_before_the_exploration() -> None:
             for _ in range(3):
                 nursery.start_soon(_hold, shared)
 
-    reduced = check(program, shared="cells")
+    reduced = check(program, shared="cells", search="exhaustive")
     assert reduced.exhausted
     assert reduced.schedules == 6
 
@@ -311,6 +313,9 @@ def test_children_of_a_nursery_are_not_shared_memory() -> None:
                 seen = 10 * seen + len(nursery.child_tasks)
         return seen
 
-    reduced, everything = explore(program, shared="cells"), explore(program)
+    reduced, everything = (
+        explore(program, shared="cells", search="exhaustive"),
+        explore(program, search="exhaustive"),
+    )
     assert set(reduced.outcomes) == set(everything.outcomes)
     assert len(reduced.outcomes) == 10

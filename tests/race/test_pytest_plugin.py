@@ -225,8 +225,8 @@ async def test_some():
 
     result.assert_outcomes(passed=2)
     assert explored(result) == [
-        "test_it.py::test_all: no failure in 6 schedules (exhaustive search, exhausted; level: free)",
-        "test_it.py::test_some: no failure in 2 schedules (exhaustive search, not exhausted; level: free)",
+        "test_it.py::test_all: no failure in 30 schedules (portfolio search, exhausted; level: free)",
+        "test_it.py::test_some: no failure in 2 schedules (portfolio search, not exhausted; level: free)",
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_budget_overrides_the_marker(run: Callable[..., pytest.RunResult], opt
 
     result.assert_outcomes(passed=1)
     (line,) = explored(result)
-    assert "no failure in 1 schedules (exhaustive search, not exhausted" in line
+    assert "no failure in 1 schedules (portfolio search, not exhausted" in line
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ class TestIt:
     @pytest.fixture(autouse=True)
     async def always(self, client): client.append("always")
 
-    @pytest.mark.race
+    @pytest.mark.race(search="exhaustive")
     async def test_it(self, client, connection):
         assert client is connection and client == [7, "always"]
         async with trio.open_nursery() as nursery:

@@ -47,7 +47,7 @@ async def patience() -> None:
 
 
 def recording() -> Recording:
-    (failure,) = explore(patience, minimise=True).failures
+    (failure,) = explore(patience, minimise=True, search="exhaustive").failures
     assert failure.recording.as_json() == failure.as_json()
     assert failure.recording.as_perfetto() == failure.as_perfetto()
     assert failure.recording.html() == failure.html()
@@ -98,7 +98,7 @@ def test_an_empty_recording() -> None:
     async def program() -> None:
         raise KeyError(1)
 
-    (failure,) = explore(program).failures
+    (failure,) = explore(program, search="exhaustive").failures
     assert json.loads(failure.as_json())["events"] == []
     assert len(json.loads(failure.as_perfetto())["traceEvents"]) == 4
     assert "KeyError: 1" in failure.html()
@@ -158,10 +158,13 @@ def test_the_page_is_whole() -> None:
 
 def test_the_page_says_why() -> None:
     """A reader would have to find the circle of a deadlock in the lanes."""
-    assert "each waits for the next" in explore(deadlock01).failures[0].html()
+    assert "each waits for the next" in explore(deadlock01, search="exhaustive").failures[0].html()
     assert "who waits for what" in recording().html()
-    assert "The deadlock" not in explore(use_after_free).failures[0].html()
-    assert "The context switches" in explore(use_after_free, minimise=True).failures[0].html()
+    assert "The deadlock" not in explore(use_after_free, search="exhaustive").failures[0].html()
+    assert (
+        "The context switches"
+        in explore(use_after_free, minimise=True, search="exhaustive").failures[0].html()
+    )
 
 
 def luminance(colour: str) -> float:

@@ -76,7 +76,7 @@ def edited(*edits: tuple[str, str]) -> str:
 @pytest.fixture(scope="module")
 def token() -> str:
     """The token of the failure, as the exploration of the program as it was has printed it."""
-    (failure,) = explore(made(CACHE), minimise=True).failures
+    (failure,) = explore(made(CACHE), minimise=True, search="exhaustive").failures
     return failure.token
 
 
@@ -189,7 +189,7 @@ def test_time_and_cancellations() -> None:
 
 def test_no_time_passes_any_more() -> None:
     """A token with a jump of the clock would wait for one for ever."""
-    (failure,) = explore(made(WAITS)).failures
+    (failure,) = explore(made(WAITS), search="exhaustive").failures
     with pytest.raises(ReplayDiverged, match=r"token lets time pass|takes slow"):
         replay(made(WAITS.replace("trio.sleep(5)", "checkpoint()")), failure.token)
 
@@ -224,7 +224,7 @@ async def program():
         while True:
             await checkpoint()
 """
-    (failure,) = explore(made(endless), max_steps=20).failures
+    (failure,) = explore(made(endless), max_steps=20, search="exhaustive").failures
     again = replay(made(endless), failure.token)
     edit = replay(
         made(endless.replace("True:", "True:\n            await trio.sleep(0)")), failure.token
@@ -247,7 +247,7 @@ async def program():
     await checkpoint()
     assert False, "failed"
 """
-    (failure,) = explore(made(text)).failures
+    (failure,) = explore(made(text), search="exhaustive").failures
     later = text.replace(
         "    assert", "    await trio.sleep(1)\n    await checkpoint()\n    assert"
     )

@@ -47,7 +47,7 @@ def test_one_schedule_a_trace(
     program: Callable[[], Awaitable[object]], traces: int, failing: int
 ) -> None:
     """More than the known number: work done twice. Fewer: behaviour that was never seen."""
-    found = explore(program, shared="cells", stop_on_failure=False)
+    found = explore(program, shared="cells", stop_on_failure=False, search="exhaustive")
     assert (found.schedules, sum(f.count for f in found.failures)) == (traces, failing)
     assert found.exhausted
 
@@ -61,7 +61,7 @@ def test_every_interleaving_without_the_promise(tasks: int, interleavings: int) 
     """
     assert interleavings == factorial(3 * tasks) // factorial(3) ** tasks
     assert factorial(4 * tasks) // factorial(4) ** tasks // factorial(tasks) in (35, 5775)
-    found = explore(lost_update(tasks), stop_on_failure=False)
+    found = explore(lost_update(tasks), stop_on_failure=False, search="exhaustive")
     assert (found.schedules, found.pruned, found.exhausted) == (interleavings, 0, True)
 
 
@@ -81,9 +81,9 @@ def test_time_is_a_barrier() -> None:
             nursery.start_soon(work, 3)
         return cell.peek()
 
-    found = explore(program, shared="cells")
+    found = explore(program, shared="cells", search="exhaustive")
     assert (found.schedules, found.exhausted) == (4, True)
-    assert set(found.outcomes) == set(explore(program).outcomes)
+    assert set(found.outcomes) == set(explore(program, search="exhaustive").outcomes)
 
 
 # -- random programs against the plain enumeration --------------------------------------------
@@ -286,7 +286,7 @@ def test_as_many_schedules_as_traces(drawn: list[list[tuple[int, bool]]]) -> Non
             for plan in drawn:
                 nursery.start_soon(task, plan)
 
-    found = explore(program, shared="cells")
+    found = explore(program, shared="cells", search="exhaustive")
     assert found.schedules == len({canonical(word) for word in words(drawn)})
 
 

@@ -359,4 +359,4 @@ def test_cells_and_time() -> None:
 def test_wrong_values() -> None:
     """A misspelt option would explore something else than was asked for."""
     with pytest.raises(ValueError, match="timers='all': expected 'idle' or 'any'"):
-        explore(tie, timers="all")  # type: ignore[arg-type]
+        explore(tie, timers="all", search="exhaustive")  # type: ignore[arg-type]

@@ -82,7 +82,7 @@ async def bare() -> None:
 @pytest.mark.parametrize("program", [transfers, child_of_the_holder, limiter, own_queue, bare])
 def test_deadlocks(program: Callable[[], Awaitable[object]]) -> None:
     """Byte for byte: a circle that isn't there is worse than none."""
-    (failure,) = explore(program).failures
+    (failure,) = explore(program, search="exhaustive").failures
     waits = [
         f"  {wait.name}: {wait.what} {wait.how} {wait.holders}".rstrip()
         for wait in failure.recording.waits

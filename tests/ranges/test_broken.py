@@ -31,7 +31,7 @@ def grow_without_an_edit(world: World) -> None:
 
 def found_in(program: Program) -> list[str]:
     """Explore all of a program that must fail, and return what its oracle said."""
-    exploration = explore(program, stop_on_failure=False, schedules=100_000)
+    exploration = explore(program, stop_on_failure=False, schedules=100_000, search="exhaustive")
     print(exploration.headline())  # noqa: T201 - the counts, for pytest -rP
     assert exploration.exhausted
     return [str(failure.error) for failure in exploration.failures]
@@ -84,7 +84,7 @@ def test_one_wrong_line_is_found(
 ) -> None:
     """Broken if a mistake of this kind could be made in our map and nobody would notice."""
     with broken():
-        exploration = explore(program, cancel="each" if cancel else "never")
+        exploration = explore(program, cancel="each" if cancel else "never", search="exhaustive")
     (failure,) = exploration.failures
     print(f"{broken.__name__}: found in schedule {failure.schedule}")  # noqa: T201 - for the docs
 

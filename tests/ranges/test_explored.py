@@ -360,7 +360,9 @@ PROGRAMS = [
 )
 def test_every_schedule(program: Program, at_least: int, cancel: bool) -> None:
     """Broken if one schedule leaks a pin, loses a wake-up, retires twice, early or never."""
-    exploration = check(program, cancel="each" if cancel else "never", schedules=100_000)
+    exploration = check(
+        program, cancel="each" if cancel else "never", schedules=100_000, search="exhaustive"
+    )
     print(exploration.headline())  # noqa: T201 - the counts, for pytest -rP
     assert exploration.exhausted
     # A floor and no number: how often an await yields is anyio's and trio's business.
@@ -374,7 +376,9 @@ def test_the_owner_of_an_async_on_retire_goes(cancel: bool) -> None:
     with warnings.catch_warnings():
         # What is released after a cancelled owner has gone is named in a ResourceWarning.
         warnings.simplefilter("ignore", ResourceWarning)
-        exploration = check(owner_goes, cancel="each" if cancel else "never", schedules=100_000)
+        exploration = check(
+            owner_goes, cancel="each" if cancel else "never", schedules=100_000, search="exhaustive"
+        )
     print(exploration.headline())  # noqa: T201 - the counts, for pytest -rP
     assert exploration.exhausted
     assert set(exploration.outcomes) == ({"['old']", "[]"} if cancel else {"['old']"})

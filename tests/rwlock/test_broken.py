@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def test_waking_without_handing_over_is_found() -> None:
     """Broken if the explorer can't tell our lock from one that lets a third task in between."""
     program = partial(meet, WakesWithoutHandOver, who="rww")
-    exploration = explore(program, stop_on_failure=False)
+    exploration = explore(program, stop_on_failure=False, search="exhaustive")
 
     assert any("came in to a" in failure.summary for failure in exploration.failures)
 
@@ -65,7 +65,9 @@ def test_passing_the_baton_on_is_enough() -> None:
 def test_readers_left_asleep_are_found() -> None:
     """Broken if the explorer can't tell our lock from one that forgets readers behind a writer."""
     assert explored(LeavesReadersAsleep).failures == ()
-    exploration = explore(partial(meet_behind_a_cancelled_writer, LeavesReadersAsleep))
+    exploration = explore(
+        partial(meet_behind_a_cancelled_writer, LeavesReadersAsleep), search="exhaustive"
+    )
     (failure,) = exploration.failures
 
     assert failure.kind == "deadlock"
@@ -96,7 +98,9 @@ def test_one_wrong_line_is_found(
     broken: type[ReadWriteLock], program: Program, cancel: bool, within: int, what: str
 ) -> None:
     """Broken if a mistake of this kind could be made in our lock and nobody would notice."""
-    exploration = explore(partial(program, broken), cancel="each" if cancel else "never")
+    exploration = explore(
+        partial(program, broken), cancel="each" if cancel else "never", search="exhaustive"
+    )
     (failure,) = exploration.failures
     print(f"{broken.__name__}: found in schedule {failure.schedule}")  # noqa: T201 - for the docs
 

@@ -94,6 +94,16 @@ class Observed:
         return self._search.exhausted
 
     @property
+    def enumerated(self) -> int:
+        """How many complete schedules an enumeration has chosen."""
+        return self._search.enumerated
+
+    @property
+    def reduces(self) -> bool:
+        """Whether that takes one schedule of each trace only."""
+        return self._search.reduces
+
+    @property
     def coverage(self) -> Coverage:
         """What the runs have covered so far."""
         return Coverage(

@@ -63,8 +63,11 @@ class Bounded:
         delays: Count delays; else preemptions.
     """
 
+    reduces = False
+
     def __init__(self, *, delays: bool) -> None:
         self.exhausted = False
+        self.enumerated = 0
         self._delays = delays
         #: The bound of the schedules that are chosen now.
         self.bound = 0
@@ -120,7 +123,8 @@ class Bounded:
         return action
 
     def finish(self, schedule: Schedule) -> None:
-        """Nothing: what is open was noted on the way."""
+        """Count it; what is open was noted on the way."""
+        self.enumerated += schedule.verdict != "pruned"
 
     def _repeat(self, actions: list[int], schedule: Schedule) -> int:
         node = self._path[self._depth]

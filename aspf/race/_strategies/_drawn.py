@@ -32,6 +32,8 @@ class Drawn(ABC):
     """
 
     exhausted = False
+    enumerated = 0
+    reduces = False
 
     def __init__(self, seed: int, profile: Profile) -> None:
         self._draw = random.Random(seed).random  # noqa: S311

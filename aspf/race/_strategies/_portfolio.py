@@ -1,7 +1,7 @@
 """The portfolio: several strategies by turns, since each has programs that it is bad at.
 
-The first run takes the tasks in plain order, and shows how long a run is and who does how much of
-it. Then chance, POS, URW, PCT for depths 2 and 3, and swarm take one run each, again and again.
+The first run takes the tasks round by round, as trio does, and shows how long a run is and who does
+how much of it; the second does so in reverse. Then chance, POS, URW, PCT for depths 2 and 3, and swarm take one run each, again and again.
 If most of what they draw was drawn before, the space is small: then an exhaustive search takes
 over, and finishes. If it has not finished after a while the space was not as small as it seemed;
 the strategies go on, and the exhaustive search has another and longer go later.
@@ -9,6 +9,7 @@ the strategies go on, and the exhaustive search has another and longer go later.
 
 from __future__ import annotations
 
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, final
 
 from aspf.race._search import Exhaustive, Random
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from aspf.race._strategies._coverage import Traces
     from aspf.race._strategies._profile import Profile
 
-__all__ = ("Plain", "Portfolio")
+__all__ = ("Portfolio", "Rounds")
 
 # The space is taken for small if the next run repeats an earlier one with this probability.
 FAMILIAR = 0.5
@@ -34,19 +35,33 @@ FIRST_GO = 1_000
 
 
 @final
-class Plain:
-    """Take the tasks in the order of their creation, each until it has to wait."""
+class Rounds:
+    """Take one step of each task that can run, then again: in the order of creation, or in reverse.
+
+    It is what trio's own loop does as long as nobody is woken.
+    """
 
     exhausted = False
+    enumerated = 0
+    reduces = False
+
+    def __init__(self, *, reverse: bool) -> None:
+        self._reverse = reverse
+        self._round: list[int] = []
 
     def begin(self) -> bool:
-        """Nothing to prepare."""
+        """Forget the round of the run before."""
+        self._round = []
         return True
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
-        """Take the first step."""
+        """Take the next of the round that can still run."""
         del schedule
-        return actions[0]
+        self._round = [action for action in self._round if action in actions]
+        if not self._round:
+            tasks = [action for action in actions if action >= 0]
+            self._round = sorted(tasks, reverse=self._reverse) or actions[:1]
+        return self._round.pop(0)
 
     def finish(self, schedule: Schedule) -> None:
         """Nothing to learn."""
@@ -65,7 +80,7 @@ class Portfolio:
 
     def __init__(self, seed: int, profile: Profile, traces: Traces, *, only_cells: bool) -> None:
         seeds = iter(range(6 * seed, 6 * seed + 6))
-        self._members: tuple[Search, ...] = (
+        members: tuple[Search, ...] = (
             Random(next(seeds)),
             POS(next(seeds), profile, only_cells=only_cells),
             URW(next(seeds), profile),
@@ -73,19 +88,31 @@ class Portfolio:
             PCT(next(seeds), profile, depth=3),
             Swarm(next(seeds), profile),
         )
+        self._members = chain((Rounds(reverse=True),), cycle(members))
         self._exhaustive = Exhaustive(reduce=only_cells)
         self._traces = traces
         self._turn = 0
         self._go = FIRST_GO
         self._left = 0  # runs of the exhaustive search's present go
+        self._has_choices = False
         self._due = ENOUGH  # the number of drawn runs at which the space is judged next
         #: Whose turn it is.
-        self.member: Search = Plain()
+        self.member: Search = Rounds(reverse=False)
 
     @property
     def exhausted(self) -> bool:
-        """Whether the exhaustive search has finished."""
-        return self._exhaustive.exhausted
+        """Whether the exhaustive search has finished, or there was nothing to search."""
+        return self._exhaustive.exhausted or self._is_the_only_one
+
+    @property
+    def enumerated(self) -> int:
+        """How many complete schedules the exhaustive search has chosen."""
+        return 1 if self._is_the_only_one else self._exhaustive.enumerated
+
+    @property
+    def reduces(self) -> bool:
+        """Whether that takes one schedule of each trace only."""
+        return self._exhaustive.reduces
 
     @property
     def is_drawn(self) -> bool:
@@ -94,6 +121,8 @@ class Portfolio:
 
     def begin(self) -> bool:
         """Choose who chooses."""
+        if self._is_the_only_one:
+            return False
         if self._turn:
             self.member = self._next()
         self._turn += 1
@@ -101,11 +130,17 @@ class Portfolio:
 
     def pick(self, actions: list[int], schedule: Schedule) -> int | None:
         """Ask the member whose turn it is."""
+        self._has_choices |= len(actions) > 1
         return self.member.pick(actions, schedule)
 
     def finish(self, schedule: Schedule) -> None:
         """Tell the member whose turn it is."""
         self.member.finish(schedule)
+
+    @property
+    def _is_the_only_one(self) -> bool:
+        """Whether the first run has shown that there is no other."""
+        return self._turn == 1 and not self._has_choices and self._traces.runs == 1
 
     def _next(self) -> Search:
         drawn = self._traces.runs
@@ -116,4 +151,4 @@ class Portfolio:
         if self._left:
             self._left -= 1
             return self._exhaustive
-        return self._members[(drawn - 1) % len(self._members)]
+        return next(self._members)
