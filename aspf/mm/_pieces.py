@@ -371,7 +371,8 @@ class Changes:
     def edit(self) -> Edit[VMA] | None:
         """Return what the steps so far have changed; None for nothing."""
         rest = map(unchanged, (*self._old[self._next :], *self._after))
-        new = coalesce([*self._pieces, *rest])
+        # Only at the last edge: a piece that has grown to the right has not been touched on its left.
+        new = [*self._pieces[:-1], *coalesce([*self._pieces[-1:], *rest])]
         return edit_of(self._layout, (*self._before, *self._old, *self._after), new) or None
 
 

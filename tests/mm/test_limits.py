@@ -64,6 +64,15 @@ def test_a_refused_mmap_has_split_what_was_in_its_way():
     assert plan_mmap(where, fixed(0, 20, R)).edit is None
 
 
+def test_what_was_split_stays_apart_where_no_call_touches_it():
+    """A piece that grows on its right would merge on its left too, which the kernel's does not."""
+    where = limited(built((0, 4, RW), (4, 2, R)), address_space=6)
+    index = applied(where.index, plan_mmap(where, fixed(2, 20, R, FIXED)))
+    assert shown(index)[:2] == [(0, 2, "rw-"), (2, 4, "rw-")]
+    plan = plan_mprotect(layout(index), 3 * PAGE, 2 * PAGE, RW)
+    assert shown(applied(index, plan)) == [(0, 2, "rw-"), (2, 5, "rw-"), (5, 6, "r--")]
+
+
 def test_only_private_writable_memory_is_data():
     """A process would be refused memory that RLIMIT_DATA is not about."""
     where = limited(built((0, 4, RW)), data=4)
