@@ -10,6 +10,7 @@ import anyio
 import anyio._backends._trio
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings, strategies as st
 from race._random_programs import make, plans
 from race.test_search import enumerate_all
@@ -257,6 +258,31 @@ def test_nothing_is_left_of_it() -> None:
     with pytest.raises(KeyError), exploring():
         raise KeyError
     assert _everything() == before
+
+
+def test_between_two_schedules_they_are_as_ever() -> None:
+    """While nobody runs a schedule there is nobody to tell, and a trio program runs as ever."""
+    plan = [
+        (kind, which, 1)
+        for kind in (
+            *("lock", "lock_nowait", "locked", "semaphore", "limiter", "widen", "set", "wait"),
+            *("is_set", "wait_for", "notify", "send_nowait", "receive_nowait", "count", "clone"),
+            *("ask", "shielded", "shield", "timeout", "sleep", "nest", "spawn", "start", "open"),
+            *("unpark", "update", "yield", "read", "write", "pin", "assign", "hold", "look"),
+            *("fetch", "hurry", "close", "cancel"),
+        )
+        for which in ((1,) if kind in ("send_nowait", "receive_nowait", "clone") else (0, 1))
+    ]
+    plan = [(kind, which, 0 if kind in ("hurry", "cancel") else n) for kind, which, n in plan]
+
+    def run() -> object:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        logs, _, _ = trio.run(make([plan]), clock=clock)  # type: ignore[misc]
+        return logs
+
+    before = run()
+    with exploring():
+        assert run() == before
 
 
 def test_only_the_exploring_thread_is_watched() -> None:
