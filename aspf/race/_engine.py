@@ -293,6 +293,10 @@ class Schedule:
         self._system: deque[trio.lowlevel.Task] = deque()
         # Invariant: a queued task's number is in exactly one of these two lists.
         self._ready: list[int] = []
+        # Who is left of the batch; whether any of it has run.
+        self._has_batches = settings.level in ("stock", "batch")
+        self._batch: list[int] = []
+        self._is_amid_a_batch = False
         self._waiting: list[int] = []
         self._announced: Operation | None = None
         self._running: Strand | None = None
@@ -478,7 +482,7 @@ class Schedule:
                     return None
                 break
             mark = self.mark_of(action)
-            runs_on = _runs_on(mark)
+            runs_on = _runs_on(mark) and (not self._has_batches or mark.strand.number in actions)
             self._cancel_scope(mark)
             if runs_on:
                 self._undelivered = mark
@@ -502,16 +506,19 @@ class Schedule:
 
     def _possible(self) -> list[int]:
         due = self._due() if self._deadlines else []
-        self._ready.sort()
         actions = self._ready.copy()
         if self._waiting:
             actions += (n for n in self._waiting if self.strands[n].holds())
-            actions.sort()
         nobody = not actions
-        if due:
+        if self._has_batches:
+            actions = self._of_the_batch(actions)
+        actions.sort()
+        if due and not self._is_amid_a_batch:
             actions += due
         elif nobody:
             actions += self._jumps() or [TIME]
+        elif self._is_amid_a_batch:
+            pass
         elif self._any_time and self._deadlines and not self._is_overtaken(actions):
             actions += self._jumps(early=True)
         self.time_was_a_choice |= is_time(actions[-1]) and len(actions) > 1
@@ -524,7 +531,27 @@ class Schedule:
             self._deadlock()
         return actions
 
+    def _of_the_batch(self, able: list[int]) -> list[int]:
+        """Say which of the tasks that can run may be next, as trio has it.
+
+        Those that can run make a batch, and it is over before any other. A batch that has begun at
+        one of its ends is finished in that direction at the level "stock"; at its beginning both
+        are possible.
+        """
+        self._batch = [number for number in self._batch if number in able]
+        if not self._batch:
+            self._batch = able
+            self._is_amid_a_batch = False
+            if self.level == "stock":
+                return [*{able[0], able[-1]}] if able else []
+        return self._batch[:1] if self.level == "stock" else self._batch.copy()
+
     def _take(self, number: int) -> Strand:
+        if self._has_batches and number in self._batch:
+            if not self._is_amid_a_batch and number == self._batch[-1]:
+                self._batch.reverse()
+            self._batch.remove(number)
+            self._is_amid_a_batch = True
         strand = self.strands[number]
         if strand.operation is not None and strand.operation.condition is not None:
             self._waiting.remove(number)

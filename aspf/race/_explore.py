@@ -279,7 +279,10 @@ def explore(
             independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
-        level: Where tasks may be switched. ``"free"``: at every await that really yields.
+        level: Where tasks may be switched. ``"free"``: at every await that really yields, to
+            any task that can run, as trio's documentation allows. ``"batch"``: all tasks that can
+            run have a turn before any has another, in any order. ``"stock"``: in the order in
+            which they were woken or in its reverse, as trio's loop has it today.
             ``"contract"``: also before each operation that trio documents as a checkpoint and
             that yields, if at all, only after it has acted, such as ``Lock.acquire``.
         timers: When deadlines may pass. ``"idle"``: when nobody can run, as if steps took no time.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ("LEVELS", "Cancel", "Settings", "Timers", "cancel_for")
 
 # Where a schedule may switch tasks, from few places to many.
-LEVELS: Final = ("free", "contract")
+LEVELS: Final = ("stock", "batch", "free", "contract")
 Cancel: TypeAlias = Literal["marked", "each", "never"]
 Timers: TypeAlias = Literal["idle", "any"]
 

@@ -220,7 +220,10 @@ def test_names() -> None:
         ({"shared": "nothing"}, "shared='nothing'"),
         ({"schedules": 0}, "schedules=0"),
         ({"max_steps": 0}, "max_steps=0"),
-        ({"level": "strict"}, "level='strict': expected 'free' or 'contract'"),
+        (
+            {"level": "strict"},
+            "level='strict': expected 'stock' or 'batch' or 'free' or 'contract'",
+        ),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:

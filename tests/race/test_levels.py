@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import pytest
 import trio
 import trio.testing
 from _golden import check_golden
+from trio._core import _run
 
-from aspf.race import ReplayDiverged, explore, point, record, replay
+from aspf.race import ReplayDiverged, explore, may_cancel, point, record, replay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -247,3 +249,76 @@ def test_a_point_is_a_checkpoint() -> None:
             await point("here")
 
     trio.run(yields)
+
+
+# -- levels below free -----------------------------------------------------------------------------
+
+
+async def three_times_two() -> str:
+    """Three tasks of two steps each."""
+    order: list[str] = []
+
+    async def work(name: str) -> None:
+        order.append(name)
+        await trio.lowlevel.checkpoint()
+        order.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(work, name)
+    return "".join(order)
+
+
+@pytest.mark.parametrize(("level", "interleavings"), [("stock", 4), ("batch", 36), ("free", 90)])
+def test_how_many_orders_a_level_has(level: str, interleavings: int) -> None:
+    """A level that has more orders than it says calls a failure likelier than it is."""
+    found = explore(three_times_two, search="exhaustive", level=level)
+    assert found.exhausted
+    assert len(found.outcomes) == found.schedules == interleavings
+
+
+@pytest.mark.parametrize(("level", "shuffles"), [("stock", False), ("batch", True)])
+def test_levels_are_what_trio_does(
+    level: str, shuffles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every order that trio's own loop takes, and no other; under Hypothesis it shuffles a batch."""
+    monkeypatch.setattr(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", shuffles)
+    monkeypatch.setattr(_run, "_r", random.Random(1))
+    taken = {repr(trio.run(three_times_two)) for _ in range(600)}
+    assert taken == set(explore(three_times_two, search="exhaustive", level=level).outcomes)
+
+
+@pytest.mark.parametrize("level", ["stock", "batch"])
+@pytest.mark.parametrize("timers", ["idle", "any"])
+def test_lower_levels_are_parts_of_higher_ones(level: str, timers: Any) -> None:
+    """With time and a cancellation too; and their tokens replay, with what they fail of."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+        event = trio.Event()
+
+        async def wait() -> None:
+            with may_cancel():
+                with trio.move_on_after(1):
+                    await event.wait()
+                    log.append("woken")
+                await trio.lowlevel.checkpoint()
+            log.append("on")
+
+        async def give() -> None:
+            await trio.lowlevel.checkpoint()
+            event.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(give)
+        return log
+
+    options = {"search": "exhaustive", "timers": timers, "schedules": 50_000}
+    lower, free = explore(program, level=level, **options), explore(program, **options)
+    assert lower.exhausted
+    assert free.exhausted
+    assert set(lower.outcomes) <= set(free.outcomes)
+    assert lower.schedules < free.schedules
+    for text, outcome in lower.outcomes.items():
+        assert record(program, outcome.token).summary == text

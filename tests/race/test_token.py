@@ -49,7 +49,7 @@ def test_periods() -> None:
         ("aspf1:x:+,0", r"'\+'"),
         ("aspf1:x:0,,1", "''"),
         ("aspf1:x:level=lax:0", "'level=lax' in the replay token"),
-        ("aspf1:x:contract:0", "expected level=free or level=contract"),
+        ("aspf1:x:contract:0", "expected level=stock or level=batch"),
     ],
 )
 def test_what_is_no_token(text: str, message: str) -> None:
