@@ -1,6 +1,8 @@
 """Every check of the project, each in an environment of its own.
 
 ``nox`` runs the checks that must pass before a change goes in; ``nox --list`` names them all.
+``nox -s mutants`` judges the explorations of the lock and the map; it takes long the first time, so
+it is not among them.
 Nothing is needed but Python, pip and the package index that pip is configured for. That is why
 environments are made by virtualenv: uv does not read pip's configuration.
 """
@@ -178,3 +180,10 @@ def demo(session: nox.Session) -> None:
     session.run("aspf", "faults")
     session.run("aspf", "faults", "--layout", "split", "--io", "1", "--writers", "1")
     session.run("aspf", "race", "lost-wakeup")
+
+
+@nox.session(python=ONE, default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the lock and the range map line by line; each mutant is killed or explained."""
+    session.install("--editable", ".", *_group("test"), *_group("mutants"))
+    session.run("python", "-m", "mutants", *session.posargs)

@@ -112,7 +112,9 @@ async def look_up() -> list[str]:
     ):
         with refused():
             note(call())  # type: ignore[no-untyped-call]
-    note(ranges.statistics())
+    note(ranges.statistics(), *RangeMap(items=[(0, 4, "by name")]))
+    with pytest.raises(TypeError):
+        RangeMap((), None)  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         ranges.statistics().regions = 1  # type: ignore[misc]
     assert not hasattr(ranges.statistics(), "__dict__")
@@ -123,7 +125,12 @@ async def edit() -> list[str]:
     """Edit a map in every way, alone and in blocks."""
     record = Record()
     note, refused = record.note, record.refused
-    ranges: RangeMap[str] = RangeMap([(0, 4, Payload("a"))], on_retire=partial(note, "retired"))
+
+    def retired(payload: str) -> None:
+        if payload != "often":
+            note("retired", payload)
+
+    ranges: RangeMap[str] = RangeMap([(0, 4, Payload("a"))], on_retire=retired)
     drains = [
         ranges.insert(4, 8, Payload("b")),
         ranges.assign(2, 6, Payload("c")),
@@ -170,17 +177,33 @@ async def edit() -> list[str]:
     with ranges.edit():
         pass
     planned = plan_insert(ranges.index, 50, 51, Payload("planned"))
-    ranges.publish(planned)
+    ranges.publish(edit=planned)
     with refused():
         ranges.publish(planned)
     with refused():
         ranges.publish(planned, index=ranges.index)
+    with pytest.raises(TypeError):
+        ranges.publish(planned, ranges.index)  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        ranges.publish(edit=planned, cleanups=None)  # type: ignore[call-arg]
     first = plan_insert(ranges.index, 60, 61, Payload("one"))
     index = ranges.index.edited(first)
     ranges.publish(both := first.then(plan_split(index, 60)), index=index)
     note(both)
     record.regions(ranges)
     note(ranges.statistics(), ranges)
+    with refused():
+        ranges.publish(Edit((), (Region(90, 91, Payload("early")),), 99), index=ranges.index)
+    # Composed of two edits with regions between them; of a version that is equal and not the same.
+    for _ in range(300):
+        ranges.assign(50, 51, Payload("often"))
+    first = plan_remove(ranges.index, 0, 1)
+    index = ranges.index.edited(first)
+    second = plan_remove(index, 60, 61)
+    both = first.then(second)
+    both = Edit(both.old, both.new, int(str(both.version)))
+    note(ranges.publish(both, index=index.edited(second)))
+    record.regions(ranges)
     # An object that is back in another place, and one that is in two.
     twice = Payload("twice")
     ranges[70:71] = twice
@@ -255,6 +278,8 @@ async def hold_and_drain(*, debug: bool) -> list[str]:
         note(ranges.statistics(), ranges)
         cut = ranges.publish(plan_remove(ranges.index, 2, 6), cleanup=lambda: note("cleaned 1"))
         note(cut, cut.holders(), cut.done, cut.settled)
+        # An edit that changes nothing waits for nobody.
+        note(ranges.split(0))
         rest = ranges.publish(
             plan_assign(ranges.index, 0, 2, "new"), cleanup=lambda: note("cleaned 2")
         )
@@ -264,7 +289,7 @@ async def hold_and_drain(*, debug: bool) -> list[str]:
         note(beside, far, ranges.unsettled(0, 12) == (cut, rest))
         note([ranges.unsettled(*span) == (cut, rest) for span in ((1, 2), (0, 1), (-9, 1))])
         note([ranges.unsettled(*span) == (cut,) for span in ((2, 3), (7, 8), (7, 99), (1, 3))])
-        note([ranges.unsettled(*span) for span in ((8, 9), (-2, 0), (20, 21))])
+        note([ranges.unsettled(*span) for span in ((8, 9), (-2, 0), (-2, -1), (20, 21))])
         note(ranges.statistics(), ranges)
         oldest = ranges.statistics().oldest_unsettled
         with pytest.raises(FrozenInstanceError):
@@ -391,6 +416,17 @@ async def retire_with_await(*, fail: bool) -> list[str]:
     return record.seen
 
 
+async def passing_through() -> list[str]:
+    """Take a payload out of an edit block again, with an async on_retire."""
+    record = Record()
+    async with RangeMap([(0, 4, "a")], on_retire=AsyncCall(record)) as ranges:
+        with ranges.edit() as block:
+            block.insert(20, 24, "passing")
+            block.remove(20, 24)
+        record.note(*ranges._pending, ranges.statistics())
+    return record.seen
+
+
 async def released_too_late() -> list[str]:
     """Cancel the owner of an async on_retire while somebody holds."""
     record = Record()
@@ -419,7 +455,9 @@ async def hold_with_cancellation(*, end: str) -> list[str]:
     payload = Payload("a")
     ranges: RangeMap[str] = RangeMap([(0, 8, payload)])
     ready, done = trio.Event(), trio.Event()
-    block = ranges.hold(2, cancel_on_invalidate=True)
+    block = ranges.hold(key=2, cancel_on_invalidate=True)
+    with pytest.raises(TypeError):
+        ranges.hold(2, True)  # type: ignore[misc]
 
     async def hold() -> None:
         with refused():
@@ -489,7 +527,15 @@ async def hear() -> list[str]:
             del ranges[first:last]
             note(first, region.invalidated.is_set(), region.invalidated.is_set())
             assert not first or early.is_set()
+    # A piece is not its whole: it hears of its own range only.
     whole: RangeMap[str] = RangeMap([(0, 8, payload)])
+    with whole.pin(0) as region:
+        of_the_whole = region.invalidated
+        whole.split(4)
+        of_the_piece = whole[4:8][0].invalidated
+        whole[0:2] = Payload("a")
+        note(of_the_whole.is_set(), of_the_piece.is_set())
+    whole = RangeMap([(0, 8, payload)])
     with whole.pin(0) as region:
         whole[0:8] = payload
         note(region.invalidated.is_set(), region.is_current)
@@ -615,6 +661,7 @@ async def fill(*, how: str) -> list[str]:
             ranges.remove(7, 9)
         elif how == "touched":
             ranges[8:9] = "beside"
+            ranges.split(8)
             ranges.remove(-2, 0)
             ranges[-1:0] = "before"
         elif how == "assigned":
@@ -721,6 +768,7 @@ PROGRAMS: dict[str, Callable[[], Awaitable[list[str]]]] = {
     "errors_go_to_waiters": errors_go_to_waiters,
     "retire_with_await": partial(retire_with_await, fail=False),
     "retire_with_await_and_fail": partial(retire_with_await, fail=True),
+    "passing_through": passing_through,
     "released_too_late": released_too_late,
     **{
         f"hold_with_cancellation_{end}": partial(hold_with_cancellation, end=end)
