@@ -15,13 +15,29 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+Number = TypeVar("Number", int, float)
+
+
+class Budget(NamedTuple):
+    """How much is explored in this run, as far as markers and options of a test don't say."""
+
+    schedules: int | None  # a test, from the configuration file
+    seconds: float | None  # likewise
+    ends_at: float  # by `time.monotonic`
+    fail_unknown: bool
+
+
+BUDGET = pytest.StashKey[Budget]()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -45,6 +61,22 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         type=float,
         help="begin no schedule later than S seconds after the test's first one",
     )
+    group.addoption(
+        "--aspf-run-seconds",
+        metavar="S",
+        type=float,
+        help="explore for S seconds in all; later tests run one schedule each",
+    )
+    group.addoption(
+        "--aspf-fail-unknown",
+        action="store_true",
+        default=None,
+        help="fail a test whose schedules were not exhausted",
+    )
+    parser.addini("aspf_schedules", "as --aspf-schedules, for tests whose marker says nothing")
+    parser.addini("aspf_seconds", "as --aspf-seconds, for tests whose marker says nothing")
+    parser.addini("aspf_run_seconds", "as --aspf-run-seconds")
+    parser.addini("aspf_fail_unknown", "as --aspf-fail-unknown", type="bool", default=False)
 
 
 def _keep_from_rewriting(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -65,12 +97,39 @@ def pytest_configure(config: pytest.Config) -> None:
         "of an async test, with the options of aspf.race.explore; fixtures='shared' says that "
         "the schedules may share the function-scoped fixtures.",
     )
-    for option in ("schedules", "seconds"):
+    for option in ("schedules", "seconds", "run_seconds"):
         value = config.getoption(f"aspf_{option}")
         if value is not None and not value > 0:
-            raise pytest.UsageError(f"--aspf-{option}={value}: expected more than 0")
+            flag = f"--aspf-{option}".replace("_", "-")
+            raise pytest.UsageError(f"{flag}={value}: expected more than 0")
+        _from_file(config, f"aspf_{option}", int if option == "schedules" else float)
+    run_seconds = config.getoption("aspf_run_seconds") or _from_file(
+        config, "aspf_run_seconds", float
+    )
+    config.stash[BUDGET] = Budget(
+        schedules=_from_file(config, "aspf_schedules", int),
+        seconds=_from_file(config, "aspf_seconds", float),
+        ends_at=time.monotonic() + (run_seconds or math.inf),
+        fail_unknown=bool(
+            config.getoption("aspf_fail_unknown") or config.getini("aspf_fail_unknown")
+        ),
+    )
     if config.getoption("aspf_replay"):
         _plugin().check_token(config)
+
+
+def _from_file(config: pytest.Config, name: str, number: type[Number]) -> Number | None:
+    """Read a limit from the configuration file; ``None`` if there is none."""
+    text = str(config.getini(name) or "")
+    if not text:
+        return None
+    try:
+        value = number(text)
+    except ValueError:
+        value = None
+    if value is None or not value > 0:
+        raise pytest.UsageError(f"{name} = {text}: expected a number, more than 0")
+    return value
 
 
 def _plugin() -> Any:

@@ -16,9 +16,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import shlex
+import signal
+import time
 import unittest
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
@@ -26,15 +30,24 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 import pytest
 import trio
 
-from aspf._errors import NotDeterministic, RaceFound, ReplayDiverged, TeardownStuck
+from _aspf_pytest import BUDGET
+from aspf._errors import (
+    ExplorationInterrupted,
+    NotDeterministic,
+    RaceFound,
+    ReplayDiverged,
+    TeardownStuck,
+)
 from aspf.race._explore import explore, replay
 from aspf.race._pytest_fixtures import FixtureGraph, leaves_of
 from aspf.race._token import parse_token, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
+    from types import FrameType
 
     from aspf.race._explore import Exploration, Failure
+    from aspf.race._limits import Progress
 
 __all__ = ("SharedFixtureWarning",)
 
@@ -46,6 +59,8 @@ _OPTIONS: Final = sorted(
     {*inspect.signature(explore).parameters, "fixtures"} - {"program", "name", "progress"}
 )
 _SUMMARY: Final = "aspf_race"
+# Seconds before a search is long.
+PATIENCE: Final = 2.0
 # A traceback through these files tells how the explorer works, not how the program fails.
 _NOT_THE_PROGRAMS: Final = (Path(__file__).parents[1], Path(trio.__file__).parent)
 
@@ -233,12 +248,14 @@ def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
 
 
 def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) -> None:
-    options = _options(item)
+    options = _limited(item, _options(item))
     options.pop("fixtures", None)
-    for budget in ("schedules", "seconds"):
-        if (value := item.config.getoption(f"aspf_{budget}")) is not None:
-            options[budget] = value
-    exploration = explore(program, name=item.name, **options)
+    progress = _ProgressLine(item)
+    try:
+        with _stopped_by_alarms(progress):
+            exploration = explore(program, name=item.name, progress=progress, **options)
+    finally:
+        progress.erase()
     for failure in exploration.failures:
         _obey(failure.error)
     _tell(item, exploration)
@@ -247,6 +264,108 @@ def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) ->
         raise RaceFoundInTest(str(replace(exploration, failures=failures)))
     if exploration.verdict == "failed":
         raise RaceFoundInTest(str(exploration))
+    if exploration.verdict == "unknown" and item.config.stash[BUDGET].fail_unknown:
+        pytest.fail(f"{exploration.headline()}\n{exploration.explanation}", pytrace=False)
+
+
+def _limited(item: pytest.Item, options: dict[str, Any]) -> dict[str, Any]:
+    """Apply the budget: options of the command before the marker, before the file."""
+    budget = item.config.stash[BUDGET]
+    for name, of_file in (("schedules", budget.schedules), ("seconds", budget.seconds)):
+        flag = item.config.getoption(f"aspf_{name}")
+        if flag is not None:
+            options[name] = flag
+        elif of_file is not None:
+            options.setdefault(name, of_file)
+    left = max(budget.ends_at - time.monotonic(), 1e-9)
+    options["seconds"] = min(options.get("seconds", math.inf), left)
+    return options
+
+
+@contextmanager
+def _stopped_by_alarms(progress: _ProgressLine) -> Iterator[None]:
+    """Let a time-out of the test end the exploration.
+
+    pytest-timeout raises in a handler of SIGALRM, that is somewhere in the program. That would be
+    taken for a failure of this schedule, which would be run again, to hang once more. What stops
+    an exploration at once is a ctrl-C; so it is turned into one on its way.
+    """
+    kind = getattr(signal, "SIGALRM", None)
+    handler = None if kind is None else signal.getsignal(kind)
+    if kind is None or not callable(handler):
+        yield
+        return
+    raised: list[BaseException] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        try:
+            handler(signum, frame)
+        except BaseException as error:
+            raised.append(error)
+            # Should this one get lost (in a finalizer, say), the next schedule is not begun.
+            progress.is_stopped = True
+            raise KeyboardInterrupt from error
+
+    signal.signal(kind, stop)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not raised:
+            raise
+        found = f"{interrupt}\n" if isinstance(interrupt, ExplorationInterrupted) else ""
+        raise pytest.fail.Exception(f"{found}{raised[0]}", pytrace=False) from None
+    finally:
+        if signal.getsignal(kind) is stop:  # pragma: no branch - a test may set its own
+            signal.signal(kind, handler)
+
+
+def _is_tty(terminal: Any) -> bool:
+    # A method in new versions of pytest.
+    return bool(terminal.isatty() if callable(terminal.isatty) else terminal.isatty)
+
+
+@final
+class _ProgressLine:
+    """A line on the terminal that says how far a long exploration is."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._name = item.name
+        plugins = item.config.pluginmanager
+        self._terminal: Any = plugins.get_plugin("terminalreporter")
+        self._capture: Any = plugins.get_plugin("capturemanager")
+        self.is_stopped = False
+        self._is_shown = False
+        # A worker of pytest-xdist has no terminal; a file, or who wants quiet, no use for it.
+        self._is_wanted = (
+            self._terminal is not None
+            and _is_tty(self._terminal)
+            and self._terminal.verbosity >= 0
+            and not hasattr(item.config, "workerinput")
+        )
+
+    def __call__(self, progress: Progress) -> None:
+        """Write the line anew."""
+        if self.is_stopped:
+            raise KeyboardInterrupt
+        if not self._is_wanted or progress.elapsed < PATIENCE:
+            return
+        found = f", {progress.failures} ways of failing" if progress.failures else ""
+        self._write(
+            f"{self._name}: {progress.runs} of at most {progress.limit} schedules, "
+            f"{progress.elapsed:.0f} s{found}"
+        )
+
+    def erase(self) -> None:
+        """Leave the terminal as pytest expects it: at the beginning of a line."""
+        if self._is_shown:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        with self._capture.global_and_fixture_disabled() if self._capture else nullcontext():
+            if not self._is_shown:
+                self._terminal.ensure_newline()
+            self._is_shown = True
+            self._terminal.rewrite(text, erase=True)
 
 
 def _replay(item: pytest.Function, program: Callable[[], Awaitable[object]], token: str) -> None:
@@ -297,7 +416,8 @@ def _tell(item: pytest.Function, exploration: Exploration) -> None:
     """Attach what was explored to the report of the test; pytest-xdist and JUnit carry it on."""
     _, _, found = exploration.headline().partition(": ")
     item.user_properties += [
-        (_SUMMARY, found),
+        (_SUMMARY, f"{exploration.verdict}: {found}"),
+        (f"{_SUMMARY}_verdict", exploration.verdict),
         (f"{_SUMMARY}_schedules", exploration.schedules),
         (f"{_SUMMARY}_exhausted", exploration.exhausted),
     ]

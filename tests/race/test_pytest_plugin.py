@@ -225,8 +225,8 @@ async def test_some():
 
     result.assert_outcomes(passed=2)
     assert explored(result) == [
-        "test_it.py::test_all: no failure in 30 schedules (portfolio search, exhausted; level: free)",
-        "test_it.py::test_some: no failure in 2 schedules (portfolio search, not exhausted; level: free)",
+        "test_it.py::test_all: holds: no failure in 30 schedules (portfolio search, exhausted; level: free)",
+        "test_it.py::test_some: unknown: no failure in 2 schedules (portfolio search, not exhausted; level: free)",
     ]
 
 
@@ -248,9 +248,138 @@ def test_a_budget_overrides_the_marker(run: Callable[..., pytest.RunResult], opt
     assert "no failure in 1 schedules (portfolio search, not exhausted" in line
 
 
+def test_a_budget_in_the_file(run: Callable[..., pytest.RunResult]) -> None:
+    """A project would have to repeat it in every marker, or at every call of pytest."""
+    text = ORDER + ORDER.replace("race", "race(schedules=9)").replace("test_", "test_own_")
+    one = run(text, "-o", "aspf_schedules=1", "-o", "aspf_seconds=1e9")
+    late = run(text, "-o", "aspf_seconds=1e-9")
+    flag = run(text, "-o", "aspf_schedules=1", "--aspf-schedules=2")
+
+    one.assert_outcomes(passed=1, failed=1)
+    late.assert_outcomes(passed=2)
+    flag.assert_outcomes(failed=2)
+
+
+@pytest.mark.parametrize("option", [("--aspf-run-seconds=1e-9",), ("-o", "aspf_run_seconds=1e-9")])
+def test_a_budget_for_the_run(
+    run: Callable[..., pytest.RunResult], option: tuple[str, ...]
+) -> None:
+    """A suite would take longer with each test, whatever time there is."""
+    result = run(ORDER + ORDER.replace("test_", "test_other_"), *option)
+
+    result.assert_outcomes(passed=2)
+    assert all("no failure in 1 schedules" in line for line in explored(result))
+
+
+@pytest.mark.parametrize("option", [("--aspf-fail-unknown",), ("-o", "aspf_fail_unknown=true")])
+def test_an_unknown_may_fail(run: Callable[..., pytest.RunResult], option: tuple[str, ...]) -> None:
+    """Who wants proofs would have to read the summary after each run."""
+    result = run(
+        ORDER + "\n@pytest.mark.race\nasync def test_holds(): pass", "--aspf-schedules=1", *option
+    )
+
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["test_order: no failure in 1 schedules*", "unknown: *"])
+
+
+# A test that takes for ever, and a time-out as pytest-timeout makes it.
+ALARM = """
+import signal
+
+@pytest.fixture(autouse=True)
+def alarm():
+    def time_out(signum, frame):
+        __tracebackhide__ = True
+        pytest.fail("Timeout (>0.2s)")
+
+    before = signal.signal(signal.SIGALRM, time_out)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    yield
+    assert signal.getsignal(signal.SIGALRM) is time_out
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "while True: await turns()",
+        "[await turns() for _ in range(9)]",
+        "try:\n        while True: pass\n    except BaseException: pass",
+    ],
+    ids=["no-await", "endless", "many", "swallowed"],
+)
+def test_time_outs(run: Callable[..., pytest.RunResult], body: str) -> None:
+    """A time-out would be taken for a race, and what hangs be run once more."""
+    marker = 'race(max_steps=10**9, schedules=10**9, search="random", fixtures="shared")'
+    result = run(
+        ALARM
+        + f"""
+@pytest.mark.{marker}
+async def test_it():
+    {body}
+
+@pytest.mark.race
+async def test_after(): pass
+"""
+    )
+
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*Timeout (>0.2s)"])
+    result.stdout.no_fnmatch_line("error in schedule*")
+
+
+def test_ctrl_c_ends_the_run(run: Callable[..., pytest.RunResult]) -> None:
+    """It would be taken for a race, or stop one test only."""
+    result = run(
+        ALARM.replace('pytest.fail("Timeout (>0.2s)")', "")
+        + """
+@pytest.mark.race
+async def test_it():
+    raise KeyboardInterrupt
+
+@pytest.mark.race
+async def test_after(): pass
+""",
+        "--setup-show",
+    )
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
+def test_progress_of_a_long_search(
+    run: Callable[..., pytest.RunResult],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody who waits for minutes would not know whether anything happens."""
+    monkeypatch.setattr("aspf.race.pytest_plugin.PATIENCE", 0)
+    monkeypatch.setattr("aspf.race._limits.INTERVAL", 0)
+    pytester.makeconftest("""
+def pytest_sessionstart(session):
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    # A method in new versions of pytest.
+    terminal.isatty = (lambda: True) if callable(terminal.isatty) else True
+""")
+    text = ORDER.replace("race", "race(stop_on_failure=False, schedules=9)")
+    loud, quiet = run(text), run(text, "-q")
+    bare = run(text, "-p", "no:capture")
+
+    for result in (loud, bare):
+        shown = result.stdout.str()
+        assert re.search(r"test_order: 1 of at most 9 schedules, \d+ s", shown)
+        assert re.search(r"of at most 9 schedules, \d+ s, 1 ways of failing", shown)
+    assert "of at most" not in quiet.stdout.str()
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("--aspf-run-seconds=0", "--aspf-run-seconds=0.0: expected more than 0"),
+        ("-oaspf_seconds=soon", "aspf_seconds = soon: expected a number, more than 0"),
+        ("-oaspf_schedules=-1", "aspf_schedules = -1: expected a number, more than 0"),
         ("--aspf-schedules=0", "--aspf-schedules=0: expected more than 0"),
         ("--aspf-seconds=-1", "--aspf-seconds=-1.0: expected more than 0"),
         ("--aspf-seconds=nan", "--aspf-seconds=nan: expected more than 0"),
@@ -284,8 +413,8 @@ class TestIt:
 """)
 
     assert explored(result) == [
-        "test_it.py::TestIt::test_class: no failure in 1 schedules (exhaustive search, exhausted; level: free)",
-        "test_it.py::TestIt::test_own: no failure in 3 schedules (random search, not exhausted; level: free)",
+        "test_it.py::TestIt::test_class: holds: no failure in 1 schedules (exhaustive search, exhausted; level: free)",
+        "test_it.py::TestIt::test_own: unknown: no failure in 3 schedules (random search, not exhausted; level: free)",
     ]
 
 
