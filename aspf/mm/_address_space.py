@@ -131,6 +131,7 @@ class AddressSpaceStatistics:
         speculative_misses: Lookups that found none.
         edits: Changes of the layout.
         drains: Changes that could not settle at once, because somebody held what they took away.
+        unsettled: Of these, how many have not settled yet.
         waits: How often a call or a fault waited for a change to settle.
         retries: Faults that looked their VMA up again after I/O (``mmap_lock_retry``).
         vmas: VMAs that there are.
@@ -148,6 +149,7 @@ class AddressSpaceStatistics:
     speculative_misses: int
     edits: int
     drains: int
+    unsettled: int
     waits: int
     retries: int
     vmas: int
@@ -245,8 +247,11 @@ class AddressSpace:
             limits=limits,
             mmap_base=mmap_base,
         )
-        # Invariant: what the published VMAs count for, the vacated ranges, and `_shared`.
+        # Invariant: what the published VMAs count for, the vacated ranges, `_shared`, and
+        # `_miscounted`.
         self._usage = NOTHING
+        # What Linux goes on counting of a process, though it has it no more.
+        self._miscounted = NOTHING
         # Invariant: how many published VMAs map which shared anonymous memory. It is promised
         # whole, as long as any of it is mapped.
         self._shared: Counter[MappedFile] = Counter()
@@ -946,6 +951,7 @@ class AddressSpace:
         assert plan.edit is not None
         new, old = plan.edit.new, plan.edit.old
         there = usage_of_regions(new).minus(usage_of_regions(old)).plus(plan.miscounted)
+        self._miscounted = self._miscounted.plus(plan.miscounted)
         promised = 0
         mapped = Counter(r.payload.file for r in new)
         mapped.subtract(r.payload.file for r in old)
@@ -1096,6 +1102,9 @@ class AddressSpace:
         self._count(is_major=fetch is not None)
         while fetch is not None:
             fetched = await _fetched(fetch, address, access)
+            if self._closed and self._lock is not None:
+                # Under a lock nobody holds the VMA, so `aclose` has not waited for this fault.
+                raise _closed_error()
             fetch = handle_mm_fault(self, region, address, access, fetched)
 
     def _count(self, *, is_major: bool) -> None:
@@ -1232,6 +1241,7 @@ class AddressSpace:
             speculative_misses=self._misses,
             edits=self._edits,
             drains=self._drains,
+            unsettled=self._map.statistics().unsettled,
             waits=self._waits,
             retries=self._retries,
             vmas=len(self._map.index),
@@ -1243,7 +1253,13 @@ class AddressSpace:
         )
 
     async def aclose(self) -> None:
-        """Unmap everything, wait until nobody holds any of it, and store changed pages.
+        """Exit: unmap everything, wait until nobody holds any of it, and store changed pages.
+
+        That is Linux's ``exit_mmap``, and as there it waits for no lock. From the first step on
+        nothing is found, and every call and access raises. Faults that hold a VMA end as they would
+        have; those that hold only a lock raise when they have their page. Earlier changes settle
+        first. When it returns, `statistics` has no VMAs, no pages, nothing unsettled and nothing
+        accounted, and pages that a child shares count one less.
 
         Always a checkpoint; closing twice is no error. If it is cancelled the space stays closed
         and settles by itself; changed pages stay with their files until `MappedFile.flush`.
@@ -1257,6 +1273,8 @@ class AddressSpace:
             edit = Edit(everything, (), self._map.index.version)
             self._publish(Plan(edit, zap=spans), self._vacated)
         self._closed = True
+        self._usage = self._usage.minus(self._miscounted)
+        self._miscounted = NOTHING
         await self._map.aclose()
         await _flush(everything)
 

@@ -9,9 +9,20 @@ from dataclasses import replace
 
 from anyio.lowlevel import checkpoint
 
-from aspf.mm import AddressSpace, Entry, Page, SegmentationFault, _address_space
+from aspf.mm import (
+    PAGE_SIZE,
+    TASK_SIZE,
+    AddressSpace,
+    Entry,
+    Page,
+    SegmentationFault,
+    _address_space,
+)
 from aspf.mm._fault import handle_mm_fault
+from aspf.mm._pieces import Plan
 from aspf.mm._plan import plan_mmap
+from aspf.mm._plan_stack import plan_growth
+from aspf.ranges import Edit, Region
 
 
 def fault_without_holding(space: AddressSpace) -> None:
@@ -140,3 +151,116 @@ def drop_before_arrival(space: AddressSpace) -> None:
         space._advise(address, length, advice)
 
     space.madvise = madvise
+
+
+def fork_what_is_vacated(space: AddressSpace) -> None:
+    """Copy the whole page table, not only what is under published regions."""
+    attempt = space._try_fork
+
+    def try_fork():
+        child = attempt()
+        if isinstance(child, AddressSpace):
+            for going in space._vacated:
+                for address, entry in space.page_table.items(going.start, going.end):
+                    child.page_table.set(address, entry)
+        return child
+
+    space._try_fork = try_fork
+
+
+def fork_without_waiting(space: AddressSpace) -> None:
+    """Forget rule T: fork while a mapping is replaced, or its pages are elsewhere."""
+    attempt = space._try_fork
+
+    def try_fork():
+        reserved, space._reserved = space._reserved, []
+        try:
+            return attempt()
+        finally:
+            space._reserved = reserved
+
+    space._try_fork = try_fork
+
+
+def fork_without_taking_rights(space: AddressSpace) -> None:
+    """Leave the parent the right to write to what it shares with its child."""
+    attempt = space._try_fork
+
+    def try_fork():
+        before = list(space.page_table.items(0, TASK_SIZE))
+        child = attempt()
+        for address, entry in before:
+            space.page_table.set(address, entry)
+        return child
+
+    space._try_fork = try_fork
+
+
+def fork_with_rights_that_go(space: AddressSpace) -> None:
+    """Give the child the rights of the entries, not cut to those of its VMA."""
+    attempt = space._try_fork
+
+    def try_fork():
+        child = attempt()
+        if isinstance(child, AddressSpace):
+            for address, entry in list(child.page_table.items(0, TASK_SIZE)):
+                rights = space.page_table.get(address).rights
+                child.page_table.set(address, Entry(entry.page, rights))
+        return child
+
+    space._try_fork = try_fork
+
+
+def grow_over_what_is_vacated(space: AddressSpace) -> None:
+    """Let a stack grow over a range whose old pages are still to go."""
+    publish = space._publish_placed
+
+    def publish_at_once(plan):
+        return publish(replace(plan, placed=()))
+
+    space._publish_placed = publish_at_once
+
+
+def grow_without_looking_again(space: AddressSpace) -> None:
+    """Wait for what is vacated, and then let the stack grow that was there before."""
+
+    async def expand(address, access):
+        stack = space.find_vma(address)
+        if stack is None or plan_growth(space._current_layout(), address).edit is None:
+            raise SegmentationFault(address, access, "MAPERR")
+        for going in list(space._vacated):
+            await going.drain.wait()
+        index = space._map.index
+        grown = Region(address & -PAGE_SIZE, stack.end, stack.payload)
+        old = index.overlapping(grown.start, grown.end)
+        space._publish(Plan(Edit(old, (grown,), index.version)), space._reserved)
+
+    space._expand_stack = expand
+
+
+def exit_unnoticed(space: AddressSpace) -> None:
+    """Let a fault under a lock go on after the space was closed: nobody has waited for it."""
+
+    async def handle(region, address, access):
+        fetch = handle_mm_fault(space, region, address, access)
+        while fetch is not None:
+            fetched = await _address_space._fetched(fetch, address, access)
+            fetch = handle_mm_fault(space, region, address, access, fetched)
+
+    space._handle = handle
+
+
+def keep_what_is_replaced_alike(space: AddressSpace) -> None:
+    """Retire nothing where MAP_FIXED maps what was there already: so nobody is waited for."""
+    publish = space._publish
+
+    def same(region):
+        return region.start, region.end, region.payload
+
+    def publish_what_changes(plan, waiting):
+        edit = plan.edit
+        if edit is not None and [*map(same, edit.old)] == [*map(same, edit.new)]:
+            plan = replace(plan, edit=Edit((), (), edit.version))
+        return publish(plan, waiting)
+
+    space._publish = publish_what_changes

@@ -1,0 +1,210 @@
+"""Every operation against every kind of access, in every interleaving; see `mm._operations`."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from itertools import combinations
+
+import pytest
+from mm import _broken
+from mm._operations import (
+    EXIT,
+    FORK,
+    MAPS,
+    MREMAPS,
+    OPERATIONS,
+    Program,
+    prepared,
+    programs_of,
+    read,
+    write,
+)
+
+from aspf import race
+
+NAMED = {operation.name: operation for operation in OPERATIONS}
+
+
+def explore_all(name, programs, **options):
+    """Explore programs until one fails, and print how much that was, as one exploration."""
+    schedules, is_exhausted = 0, True
+    for program in prepared(programs):
+        found = race.explore(program.runner(), name=program.name, **options)
+        assert not found.failures, f"{program.name}\n{found}"
+        schedules += found.schedules
+        is_exhausted = is_exhausted and found.exhausted
+    state = "exhausted" if is_exhausted else "not exhausted"
+    search = options.get("search", "exhaustive")
+    what = f"{name}: no failure in {schedules} schedules of {len(programs)} programs"
+    print(f"{what} ({search} search, {state}; level: free)")  # noqa: T201 - a result
+    return is_exhausted
+
+
+@pytest.fixture
+def explore(pytestconfig):
+    """Explore a few schedules of each program, or all with ``--exhaustive``."""
+
+    def run(name, programs, few, **options):
+        if pytestconfig.getoption("exhaustive"):
+            assert explore_all(name, programs, schedules=1_000_000, **options)
+        else:
+            explore_all(name, programs[:3], search="portfolio", schedules=few, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_an_access_sees_one_side_of_an_operation(name):
+    """A permitted access would fail, a write be lost, a page stay, or maps() show a gap."""
+    assert explore_all(name, programs_of(NAMED[name]))
+
+
+LOCKINGS = ("mmap_lock", "mmap_lock_retry")
+# What does something of its own under a lock.
+LOCKED = ("fork", "exit", "munmap stack", "mmap below stack", "mremap moves over another")
+
+
+@pytest.mark.parametrize("locking", LOCKINGS)
+@pytest.mark.parametrize("name", NAMED)
+def test_an_access_sees_one_side_under_a_lock(name, locking, explore, pytestconfig):
+    """What keeps them apart would not; the lock is not what a program waits for in the end."""
+    programs = programs_of(NAMED[name], locking=locking)
+    if name in LOCKED:
+        assert explore_all(f"{name} under {locking}", programs)
+    elif pytestconfig.getoption("exhaustive"):
+        explore(f"{name} under {locking}", programs, 0)
+    else:
+        explore(f"{name} under {locking}", programs[:2], 3)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_an_access_sees_one_side_of_an_operation_that_is_cancelled(name, explore):
+    """A cancelled call would have half an effect, or leave a hold behind."""
+    programs = programs_of(NAMED[name], cancelled=True)
+    explore(f"{name} with a cancellation", programs, 4, cancel="each")
+
+
+DRAINING = (
+    "munmap",
+    "munmap middle",
+    "mmap alike over",
+    "mmap read-only over",
+    "mprotect read",
+    "mremap moves",
+    "mremap moves over another",
+    "mremap DONTUNMAP",
+)
+MEETING = (FORK, EXIT, *MREMAPS, NAMED["mmap alike over"], NAMED["mprotect none"])
+
+
+@pytest.mark.parametrize("draining", DRAINING)
+@pytest.mark.parametrize("operation", MEETING, ids=lambda operation: operation.name)
+def test_an_operation_meets_a_range_that_drains(operation, draining, explore):
+    """Rules S and T: it would work on pages that are going, or are still to come."""
+    programs = [
+        Program(((write(page),), (operation,)), draining=NAMED[draining])
+        for page in OPERATIONS[operation][:2]
+    ]
+    explore(f"{operation.name} while {draining} drains", programs, 3)
+
+
+PAIRS = list(combinations(OPERATIONS, 2))
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_two_operations_and_an_access(part, pytestconfig):
+    """Two changes at once would come to what neither order of them does."""
+    is_long = pytestconfig.getoption("exhaustive")
+    draw = random.Random(part)
+    programs = []
+    for one, two in draw.sample(PAIRS, 100 if is_long else 12):
+        page = draw.choice((*OPERATIONS[one], *OPERATIONS[two]))
+        access = draw.choice((write(page), read(page), MAPS))
+        programs.append(Program(((one,), (two,), (access,))))
+    schedules = 300 if is_long else 8
+    explore_all(f"pairs {part}", programs, search="portfolio", schedules=schedules)
+
+
+BETWEEN_TWO = [
+    ((write(0),), (write(0, child=True),)),
+    ((write(0),), (read(0, child=True),)),
+    ((read(0), write(0)), (write(0, child=True),)),
+    ((write(8),), (write(8, child=True),)),
+    *(
+        ((operation,), (access,))
+        for operation in (
+            *(NAMED[name] for name in ("munmap", "mmap alike over", "mprotect read")),
+            *(NAMED[name] for name in ("mremap moves", "madvise DONTNEED", "mlock")),
+            EXIT,
+        )
+        for access in (write(0, child=True), read(0, child=True))
+    ),
+]
+
+
+@pytest.mark.parametrize("tasks", BETWEEN_TWO, ids=lambda tasks: Program(tasks).name)
+def test_parent_and_child_do_not_meet(tasks):
+    """Copy on write: one would see what the other writes, or lose its own write."""
+    program = Program((*tasks, (write(9),)) if len(tasks) > 2 else tasks, forked=True)
+    program.needs |= {"memory", "file"}
+    assert explore_all(program.name, [program])
+
+
+# What each rule is for: leave it out, and this comes of it.
+BROKEN = {
+    _broken.fault_without_holding: (Program(((write(1),), (NAMED["munmap"],))), "stale page 1"),
+    _broken.clean_up_at_once: (Program(((write(1),), (NAMED["munmap"],))), "stale page 1"),
+    _broken.replace_in_two_steps: (
+        Program(((MAPS,), (NAMED["mmap alike over"],))),
+        "no order of the calls explains",
+    ),
+    _broken.decide_before_the_fetch: (
+        Program(((write(1),), (NAMED["mprotect read"],))),
+        "lost protection of page 1",
+    ),
+    _broken.move_at_once: (Program(((write(1),), (NAMED["mremap moves"],))), "stale page 1"),
+    _broken.fork_what_is_vacated: (
+        Program(((FORK,),), draining=NAMED["munmap"]),
+        "stale page 0 in the child",
+    ),
+    _broken.fork_without_waiting: (
+        Program(((FORK,),), draining=NAMED["mmap alike over"]),
+        "no order of the calls explains",
+    ),
+    _broken.fork_without_taking_rights: (
+        Program(((FORK,), (MAPS,))),
+        "page 0 in the space is not its own",
+    ),
+    _broken.fork_with_rights_that_go: (
+        Program(((FORK,),), draining=NAMED["mprotect all none"]),
+        "lost protection of page 0 in the child",
+    ),
+    _broken.grow_over_what_is_vacated: (
+        Program(((write(999),),), draining=NAMED["munmap below stack"]),
+        "no order of the calls explains",
+    ),
+    _broken.grow_without_looking_again: (
+        Program(((write(999),), (NAMED["munmap stack"],)), draining=NAMED["munmap below stack"]),
+        "layout of plane 0",
+    ),
+    _broken.exit_unnoticed: (
+        Program(((write(1),), (EXIT,)), locking="mmap_lock"),
+        "stale page 1",
+    ),
+    _broken.keep_what_is_replaced_alike: (
+        Program(((NAMED["mmap at home"],),), draining=NAMED["mremap moves home"]),
+        "layout of plane 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_rule_that_is_left_out_is_found(broken):
+    """The explorations above would pass whatever the address space does."""
+    program, consequence = BROKEN[broken]
+    prepared([program])
+    find = partial(race.explore, program.runner(broken), name=program.name)
+    found = find(stop_on_failure=False, schedules=500)
+    said = [failure.summary for failure in found.failures]
+    assert any(consequence in text for text in said), str(found)
