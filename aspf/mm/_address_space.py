@@ -1008,14 +1008,21 @@ class AddressSpace:
             BusError: Beyond the end of the file, or if the page can't be read.
             ClosedResourceError: After `aclose`.
         """
-        if self._lock is None:
-            await self._fault_speculative(address, access)
-        elif self.locking == "mmap_lock":
-            await self._fault_locked(self._lock, address, access)
-        else:
-            await self._fault_retrying(self._lock, address, access)
+        await self.fault_in(address, access, may_grow=True)
 
-    async def _fault_speculative(self, address: int, access: int) -> None:
+    async def fault_in(self, address: int, access: int, *, may_grow: bool = False) -> None:
+        """Handle a fault on behalf of a call, as Linux's ``get_user_pages``: no stack grows.
+
+        Everything else is as for `fault`.
+        """
+        if self._lock is None:
+            await self._fault_speculative(address, access, may_grow)
+        elif self.locking == "mmap_lock":
+            await self._fault_locked(self._lock, address, access, may_grow)
+        else:
+            await self._fault_retrying(self._lock, address, access, may_grow)
+
+    async def _fault_speculative(self, address: int, access: int, may_grow: bool) -> None:  # noqa: FBT001
         await checkpoint()
         while True:
             if self._reserved:
@@ -1023,22 +1030,34 @@ class AddressSpace:
             region = self.find_vma_speculative_nowait(address)
             if region is not None:
                 break
-            await self._expand_stack(address, access)
+            await self._expand_stack(address, access, may_grow)
         try:
             await self._handle(region, address, access)
         finally:
             region.guard.release()
 
-    async def _fault_locked(self, lock: ReadWriteLock, address: int, access: int) -> None:
+    async def _fault_locked(
+        self,
+        lock: ReadWriteLock,
+        address: int,
+        access: int,
+        may_grow: bool,  # noqa: FBT001
+    ) -> None:
         while True:
             async with lock.read():
                 region = await self._locked_lookup(address)
                 if region is not None:
                     await self._handle(region, address, access)
                     return
-            await self._expand_stack(address, access)
+            await self._expand_stack(address, access, may_grow)
 
-    async def _fault_retrying(self, lock: ReadWriteLock, address: int, access: int) -> None:
+    async def _fault_retrying(
+        self,
+        lock: ReadWriteLock,
+        address: int,
+        access: int,
+        may_grow: bool,  # noqa: FBT001
+    ) -> None:
         vma, fetched, is_major = None, None, False
         while True:
             async with lock.read():
@@ -1053,7 +1072,7 @@ class AddressSpace:
                     else handle_mm_fault(self, region, address, access, fetched)
                 )
             if region is None:
-                await self._expand_stack(address, access)
+                await self._expand_stack(address, access, may_grow)
             elif fetch is None:
                 self._count(is_major=is_major)
                 return
@@ -1067,20 +1086,22 @@ class AddressSpace:
             await self._successor(address, address + 1)
         return self.vma_lookup(address)
 
-    async def _expand_stack(self, address: int, access: int) -> None:
+    async def _expand_stack(self, address: int, access: int, may_grow: bool) -> None:  # noqa: FBT001
         """Let the stack above grow down to where nothing was mapped; then the caller looks again.
 
         Not a checkpoint without a lock, if there is nothing to wait for.
         """
-        attempt = partial(self._try_expand, address, access)
+        attempt = partial(self._try_expand, address, access, may_grow)
         while (vacated := await self._step(attempt)) is not None:
             await self._wait_for(vacated)
 
-    def _try_expand(self, address: int, access: int) -> Drain[VMA] | None:
+    def _try_expand(self, address: int, access: int, may_grow: bool) -> Drain[VMA] | None:  # noqa: FBT001
         """Grow the stack, or return what has to settle before it can be tried again."""
         layout = self._current_layout()
         if layout.index.find(address) is not None:
             return None
+        if not may_grow:
+            raise SegmentationFault(address, access, "MAPERR")
         try:
             plan = self._planned(partial(plan_growth, address=address))
         except NoRoom as refusal:

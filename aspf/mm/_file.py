@@ -129,6 +129,7 @@ class MappedFile:
         self._flights: SingleFlight[None] = SingleFlight()
         # Who may have entries for its pages, for truncate.
         self._mapped_by: WeakSet[AddressSpace] = WeakSet()
+        self._storing: Final = anyio.Lock()
         self._closed = False
         # Invariant: pages that read as zeros, whatever the pager has; none is in the cache. What
         # the pager has goes at the next flush.
@@ -239,9 +240,15 @@ class MappedFile:
         Raises:
             OSError: What the pager raises; that page stays marked as changed.
         """
-        await anyio.lowlevel.checkpoint()
         if not isinstance(self._pager, WritablePager):
+            await anyio.lowlevel.checkpoint()
             return
+        # One after the other: a page that another call is just storing is no longer marked, but
+        # who returns has promised that it is stored.
+        async with self._storing:
+            await self._store_marked(self._pager, first, last)
+
+    async def _store_marked(self, pager: WritablePager, first: int, last: int | None) -> None:
         end = None if last is None else last - 1
         cached = self._cache.irange(first, end)
         for index in [index for index in cached if self._cache[index].is_dirty]:
@@ -251,13 +258,13 @@ class MappedFile:
             # Before the write: a change that comes during it must be written again.
             page.is_dirty = False
             try:
-                await self._pager.store(index, self._within(index, bytes(page.data)))
+                await pager.store(index, self._within(index, bytes(page.data)))
             except BaseException:
                 page.is_dirty = True
                 raise
         for index in sorted(self._holes):
             if first <= index and (last is None or index < last):
-                await self._pager.store(index, self._within(index, bytes(PAGE_SIZE)))
+                await pager.store(index, self._within(index, bytes(PAGE_SIZE)))
                 self._holes.discard(index)
 
     async def truncate(self, size: int) -> None:

@@ -61,7 +61,7 @@ async def populate(
                 position = region.end
                 continue
             try:
-                await space.fault(position, access or _populating(region.payload))
+                await space.fault_in(position, access or _populating(region.payload))
                 position += PAGE_SIZE
             except (SegmentationFault, BusError) as error:
                 failed = failed or error
@@ -92,7 +92,8 @@ async def bring_pages(space: AddressSpace, spans: Iterable[Span], advice: int) -
     """Bring what an advice wants to have there; not a checkpoint for other advice.
 
     Raises:
-        OSError: EFAULT if a page can't be had.
+        OSError: EFAULT if a page can't be had; ENOMEM or EINVAL if the range was unmapped or
+            protected meanwhile.
     """
     if advice == MADV_WILLNEED:
         for start, end in spans:
@@ -101,8 +102,11 @@ async def bring_pages(space: AddressSpace, spans: Iterable[Span], advice: int) -
         access = PROT_READ if advice == MADV_POPULATE_READ else PROT_WRITE
         failed = await populate(space, spans, access, go_on=False)
         if failed is not None:
-            what = f"{os.strerror(errno.EFAULT)}: madvise({advice}): a page can't be had: {failed}"
-            raise OSError(errno.EFAULT, what) from failed
+            code = errno.EFAULT
+            if isinstance(failed, SegmentationFault):
+                code = errno.ENOMEM if failed.code == "MAPERR" else errno.EINVAL
+            what = f"{os.strerror(code)}: madvise({advice}): a page can't be had: {failed}"
+            raise OSError(code, what) from failed
 
 
 async def _read_ahead(space: AddressSpace, start: int, end: int) -> None:

@@ -6,6 +6,7 @@ Each function takes the rule out of one space.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from anyio.lowlevel import checkpoint
 
@@ -28,7 +29,7 @@ from aspf.ranges import Edit, Region
 def fault_without_holding(space: AddressSpace) -> None:
     """Look the VMA up, but don't hold it: nobody waits for the fault."""
 
-    async def fault(address, access):
+    async def fault(address, access, may_grow):
         await checkpoint()
         region = await space._locked_lookup(address)
         if region is None:
@@ -97,7 +98,7 @@ def install_without_recheck(space: AddressSpace) -> None:
 def decide_before_the_fetch(space: AddressSpace) -> None:
     """Hold the VMA, but look at its rights before: what the kernel repaired in 657b5146955e."""
 
-    async def fault(address, access):
+    async def fault(address, access, may_grow):
         region = space.vma_lookup(address)
         if region is None:
             raise SegmentationFault(address, access, "MAPERR")
@@ -160,8 +161,8 @@ def fork_what_is_vacated(space: AddressSpace) -> None:
     def try_fork():
         child = attempt()
         if isinstance(child, AddressSpace):
-            for going in space._vacated:
-                for address, entry in space.page_table.items(going.start, going.end):
+            for start, end in space._current_layout().vacated:
+                for address, entry in space.page_table.items(start, end):
                     child.page_table.set(address, entry)
         return child
 
@@ -224,7 +225,7 @@ def grow_over_what_is_vacated(space: AddressSpace) -> None:
 def grow_without_looking_again(space: AddressSpace) -> None:
     """Wait for what is vacated, and then let the stack grow that was there before."""
 
-    async def expand(address, access):
+    async def expand(address, access, may_grow):
         stack = space.find_vma(address)
         if stack is None or plan_growth(space._current_layout(), address).edit is None:
             raise SegmentationFault(address, access, "MAPERR")
@@ -264,3 +265,8 @@ def keep_what_is_replaced_alike(space: AddressSpace) -> None:
         return publish(plan, waiting)
 
     space._publish = publish_what_changes
+
+
+def populate_lets_stacks_grow(space: AddressSpace) -> None:
+    """Take a page that mlock brings for one that the program has touched."""
+    space.fault_in = partial(space.fault_in, may_grow=True)

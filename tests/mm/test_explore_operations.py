@@ -100,13 +100,16 @@ MEETING = (FORK, EXIT, *MREMAPS, NAMED["mmap alike over"], NAMED["mprotect none"
 
 @pytest.mark.parametrize("draining", DRAINING)
 @pytest.mark.parametrize("operation", MEETING, ids=lambda operation: operation.name)
-def test_an_operation_meets_a_range_that_drains(operation, draining, explore):
+def test_an_operation_meets_a_range_that_drains(operation, draining, pytestconfig):
     """Rules S and T: it would work on pages that are going, or are still to come."""
-    programs = [
-        Program(((write(page),), (operation,)), draining=NAMED[draining])
-        for page in OPERATIONS[operation][:2]
+    schedules = 300 if pytestconfig.getoption("exhaustive") else 3
+    name, drains = f"{operation.name} while {draining} drains", NAMED[draining]
+    assert explore_all(name, [Program(((operation,),), draining=drains)])
+    with_access = [
+        Program(((write(page),), (operation,)), draining=drains)
+        for page in OPERATIONS[operation][:1]
     ]
-    explore(f"{operation.name} while {draining} drains", programs, 3)
+    explore_all(f"{name}, with a write", with_access, search="portfolio", schedules=schedules)
 
 
 PAIRS = list(combinations(OPERATIONS, 2))
@@ -151,6 +154,19 @@ def test_parent_and_child_do_not_meet(tasks):
     assert explore_all(program.name, [program])
 
 
+BESIDE = (
+    ("munmap", "madvise POPULATE_READ"),
+    ("mprotect none", "madvise POPULATE_WRITE"),
+    ("munmap below stack", "mlockall"),
+)
+
+
+@pytest.mark.parametrize(("one", "two"), BESIDE)
+def test_a_call_that_brings_pages_meets_another(one, two):
+    """It would return what Linux doesn't, or let a stack grow that nobody has touched."""
+    assert explore_all(f"{one} against {two}", [Program(((NAMED[one],), (NAMED[two],)))])
+
+
 # What each rule is for: leave it out, and this comes of it.
 BROKEN = {
     _broken.fault_without_holding: (Program(((write(1),), (NAMED["munmap"],))), "stale page 1"),
@@ -186,6 +202,10 @@ BROKEN = {
     ),
     _broken.grow_without_looking_again: (
         Program(((write(999),), (NAMED["munmap stack"],)), draining=NAMED["munmap below stack"]),
+        "layout of plane 0",
+    ),
+    _broken.populate_lets_stacks_grow: (
+        Program(((NAMED["mlockall"],), (NAMED["munmap below stack"],))),
         "layout of plane 0",
     ),
     _broken.exit_unnoticed: (

@@ -245,3 +245,35 @@ async def test_a_page_is_read_once_for_all():
         for _ in range(8):
             tasks.start_soon(space.read, address, 1)
     assert pager.asked == [0]
+
+
+async def test_who_stores_waits_for_who_is_storing():
+    """A call would return, and what it promised to be stored would still be on its way."""
+
+    class SlowDisk(Numbered):
+        def __init__(self) -> None:
+            self.go = anyio.Event()
+            self.stored = 0
+
+        async def store(self, index: int, data: bytes) -> None:
+            await self.go.wait()
+            self.stored += 1
+
+    disk, returned = SlowDisk(), []
+    file = MappedFile(disk, size=PAGE, is_writable=True)
+    async with AddressSpace() as space:
+        where = await space.mmap(0, PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_SHARED, file)
+        await space.write(where, b"x")
+
+        async def flush() -> None:
+            await file.flush()
+            returned.append(disk.stored)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flush)
+            tasks.start_soon(flush)
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            assert not returned
+            disk.go.set()
+    assert returned == [1, 1]
