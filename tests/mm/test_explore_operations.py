@@ -112,7 +112,18 @@ def test_an_operation_meets_a_range_that_drains(operation, draining, pytestconfi
     explore_all(f"{name}, with a write", with_access, search="portfolio", schedules=schedules)
 
 
-PAIRS = list(combinations(OPERATIONS, 2))
+# One of the two takes several steps, and the other one sees it in between, as in Linux: a mapping
+# that is locked has no pages yet, mlockall has brought some, munmap has not stored yet.
+IN_BETWEEN = {
+    ("mmap locked over", "mprotect read"),
+    ("mmap locked over", "mprotect none"),
+    ("mmap locked over", "mprotect all none"),
+    ("mmap locked over", "munlockall"),
+    ("mlockall", "mincore"),
+    ("munmap file", "msync"),
+    ("munmap file", "exit"),
+}
+PAIRS = [p for p in combinations(OPERATIONS, 2) if (p[0].name, p[1].name) not in IN_BETWEEN]
 
 
 @pytest.mark.parametrize("part", range(8))
@@ -121,11 +132,11 @@ def test_two_operations_and_an_access(part, pytestconfig):
     is_long = pytestconfig.getoption("exhaustive")
     draw = random.Random(part)
     programs = []
-    for one, two in draw.sample(PAIRS, 100 if is_long else 12):
+    for one, two in draw.sample(PAIRS, 40 if is_long else 12):
         page = draw.choice((*OPERATIONS[one], *OPERATIONS[two]))
         access = draw.choice((write(page), read(page), MAPS))
         programs.append(Program(((one,), (two,), (access,))))
-    schedules = 300 if is_long else 8
+    schedules = 100 if is_long else 8
     explore_all(f"pairs {part}", programs, search="portfolio", schedules=schedules)
 
 
