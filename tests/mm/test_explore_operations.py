@@ -26,16 +26,15 @@ from aspf import race
 NAMED = {operation.name: operation for operation in OPERATIONS}
 
 
-def explore_all(name, programs, **options):
+def explore_all(name, programs, search="exhaustive", **options):
     """Explore programs until one fails, and print how much that was, as one exploration."""
     schedules, is_exhausted = 0, True
     for program in prepared(programs):
-        found = race.explore(program.runner(), name=program.name, **options)
+        found = race.explore(program.runner(), name=program.name, search=search, **options)
         assert not found.failures, f"{program.name}\n{found}"
         schedules += found.schedules
         is_exhausted = is_exhausted and found.exhausted
     state = "exhausted" if is_exhausted else "not exhausted"
-    search = options.get("search", "exhaustive")
     what = f"{name}: no failure in {schedules} schedules of {len(programs)} programs"
     print(f"{what} ({search} search, {state}; level: free)")  # noqa: T201 - a result
     return is_exhausted
@@ -236,6 +235,6 @@ def test_a_rule_that_is_left_out_is_found(broken):
     program, consequence = BROKEN[broken]
     prepared([program])
     find = partial(race.explore, program.runner(broken), name=program.name)
-    found = find(stop_on_failure=False, schedules=500)
+    found = find(search="exhaustive", stop_on_failure=False, schedules=500)
     said = [failure.summary for failure in found.failures]
     assert any(consequence in text for text in said), str(found)
