@@ -33,6 +33,7 @@ from aspf.race._outcomes import outcome_table
 from aspf.race._recording import Recording
 from aspf.race._strategies import Coverage
 from aspf.race._token import Token, parse_token
+from aspf.race._watch import watch
 
 __all__ = (
     "Atomic",
@@ -72,6 +73,7 @@ __all__ = (
     "record",
     "replay",
     "sometimes",
+    "watch",
 )
 
 _publish(__name__, globals())

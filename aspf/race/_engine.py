@@ -83,6 +83,7 @@ from aspf.race._primitives import number_of_outsider
 from aspf.race._record import name_of
 from aspf.race._runner import Clock, close, drive, make_runner
 from aspf.race._timers import Deadlines, is_noticed, is_quiet, is_shielded, members, outermost
+from aspf.race._watch import unrest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from aspf.race._cell import Cell
     from aspf.race._settings import Settings
     from aspf.race._timers import Timer
+    from aspf.race._watch import Watched
 
 __all__ = ("Chooser", "Schedule", "Sleeper", "Strand")
 
@@ -273,13 +275,16 @@ class Schedule:
         self.program = program
         self.actions: list[int] = []
         self.strands: list[Strand] = []
-        # How the run failed: "deadlock", "livelock?" or "error"; or "pruned".
+        # How the run failed: "deadlock", "livelock?", "leak" or "error"; or "pruned".
         # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
         self.verdict: str | None = None
         self.error: BaseException | None = None
         self.result: object = None
         # What the program has called `sometimes` with, and whether it ever held.
         self.labels: dict[str, bool] = {}
+        # What was not at rest in the end, in words.
+        self.unrest: list[str] = []
+        self._watched: list[Watched] = []
         self.sleepers: tuple[Sleeper, ...] = ()
         self._chooser = chooser
         self.level = settings.level
@@ -376,6 +381,8 @@ class Schedule:
                 self.verdict, self.error = "error", error
             else:
                 self.result = getattr(outcome, "value", None)
+                self.unrest = list(filter(None, map(unrest_of, self._watched)))
+                self.verdict = "leak" if self.unrest else None
 
     def _abandon(self, loop: Generator[float, Any, None]) -> None:
         """Drop a run that can't go on, without a word from trio or the interpreter."""
@@ -875,6 +882,11 @@ class Schedule:
         _raise_if_cancelled("at an access")
         if condition is not None and not _is_freed(place):
             condition(place._value)  # type: ignore[union-attr]
+
+    def watch(self, watched: Watched) -> None:
+        """Take note that an object has to be at rest when the program has ended."""
+        if self.verdict is None:
+            self._watched.append(watched)
 
     def sometimes(self, label: str, is_reached: bool) -> None:  # noqa: FBT001
         """Take note that a label was registered, and whether it was reached."""

@@ -60,7 +60,8 @@ _ANY = 1 << 30
 class Failure:
     """A schedule in which the program fails."""
 
-    #: ``"deadlock"``, ``"livelock?"`` (too many steps) or ``"error"`` (the main task raised).
+    #: ``"deadlock"``, ``"livelock?"`` (too many steps), ``"error"`` (the main task raised) or
+    #: ``"leak"`` (something that is watched is not at rest in the end: see `watch`).
     kind: str
     #: What went wrong, in one line.
     summary: str
@@ -741,6 +742,8 @@ def _summary(schedule: Schedule) -> str:
         return f"deadlock: {what}"
     if schedule.verdict == "livelock?":
         return f"no end within {len(schedule.actions)} steps: perhaps a livelock"
+    if schedule.verdict == "leak":
+        return "; ".join(schedule.unrest)
     if schedule.verdict == "pruned":
         return "the cancellation is delivered elsewhere"
     return _describe_error(schedule.error)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import trio
 
     from aspf.race._cell import Cell, Lifetime
+    from aspf.race._watch import Watched
 
 __all__ = ("Hook", "Recorder", "current", "note", "recorder")
 
@@ -74,6 +75,9 @@ class Hook(Protocol):
 
     def name_of(self, task: trio.lowlevel.Task) -> str:
         """Say what diagrams call a task."""
+
+    def watch(self, watched: Watched) -> None:
+        """Take note that an object has to be at rest when the program has ended."""
 
     def sometimes(self, label: str, is_reached: bool) -> None:  # noqa: FBT001
         """Take note that a label was registered, and whether it was reached."""
