@@ -345,3 +345,17 @@ def test_children_of_a_nursery_are_not_shared_memory() -> None:
     )
     assert set(reduced.outcomes) == set(everything.outcomes)
     assert len(reduced.outcomes) == 10
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        # One task opens a nursery, another starts a task in it: before, or when it has closed.
+        [[("open", 0, 0)], [("spawn", 0, 0)]],
+        # A stream asks whether the receiver that it would serve is cancelled.
+        [[("receive", 1, 0)], [("send_nowait", 1, 1)], [("cancel", 0, 0)]],
+    ],
+)
+def test_what_depends_on_another_task(drawn: list[list[Op]]) -> None:
+    """A nursery that closes, a task that is cancelled: neither is an object that one calls."""
+    compare(drawn, cancel="never", level="free", limit=2_000)
