@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import operator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
@@ -26,24 +25,25 @@ from aspf._errors import (
     RaceFound,
     TeardownStuck,
 )
-from aspf.race._actions import cancels
+from aspf.race._counts import Counts, kind_of
 from aspf.race._engine import Schedule
-from aspf.race._examiner import Examiner, Finding
-from aspf.race._limits import Interrupts, Limits, interruptible
+from aspf.race._limits import Limits, interruptible
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
-from aspf.race._record import Trace, without_addresses
+from aspf.race._part import run_part
+from aspf.race._record import Trace
 from aspf.race._recording import Recording
 from aspf.race._retrace import Recall, Retrace, raise_if_diverged
 from aspf.race._runner import exploring
 from aspf.race._settings import Cancel, Settings, Timers, cancel_for
-from aspf.race._strategies import Observed, make_search
+from aspf.race._strategies import make_plan
 from aspf.race._token import format_symbols, format_token, parse_token, safe_name
 from aspf.race._verdict import explain, judge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from aspf.race._examiner import Finding
     from aspf.race._limits import Progress
     from aspf.race._minimise import Follow, Found, Kind
     from aspf.race._strategies import Coverage
@@ -329,31 +329,40 @@ def explore(
     name = safe_name(name_of_program(program) if name is None else name)
     limits = Limits(schedules, seconds, progress)
     settings = Settings(cancel, _at_least(1, "max_steps", max_steps), level, timers)
-    strategy = make_search(search, seed, shared)
+    plan = make_plan(search, seed, shared)
     tally = _Tally(program, name, settings, sometimes)
     findings: dict[Finding, int] = {}
     stopped_by = ""
     primitives = shared == "cells" or level == "contract"
     with exploring(primitives=primitives), interruptible() as interrupts:
+
+        def stop(part: Counts) -> str:
+            interrupts.check()
+            return limits.reached(tally.counts, part)
+
         try:
-            while True:
-                stopped_by = limits.reached(tally.runs, len(tally.failures), len(tally.outcomes))
-                # The limit may have been met by the last schedule that there was.
-                if not strategy.begin() or stopped_by:
-                    break
-                schedule = Schedule(program, strategy, settings)
-                if tally.runs:
-                    schedule.run()
+            while not stopped_by and plan.fill():
+                searching = plan.search(plan.queue[0].part)
+                examine = not tally.counts.runs
+                done = run_part(
+                    program,
+                    searching,
+                    settings,
+                    stop,
+                    examine=examine,
+                    stop_on_failure=stop_on_failure,
+                )
+                findings.update(done.findings)
+                left = plan.leave(searching)
+                tally.add(done.counts)
+                plan.count(done.counts.complete)
+                if done.finished:
+                    plan.done(left, done.counts.runs)
                 else:
-                    with Examiner(schedule) as examiner:
-                        schedule.run()
-                    findings = dict(examiner.findings)
-                tally.count(schedule)
-                if stop_on_failure and tally.failures:
-                    stopped_by = "failure"
-                    break
-                interrupts.check()
-            tally.finish(minimise=minimise, interrupts=interrupts)
+                    plan.learn(left)
+                    stopped_by = done.stopped_by
+            if stopped_by != "interrupted":
+                tally.finish(minimise=minimise, check=interrupts.check)
         except KeyboardInterrupt:
             stopped_by = "interrupted"
     exploration = Exploration(
@@ -362,18 +371,18 @@ def explore(
         level=level,
         cancel=cancel,
         timers=timers,
-        schedules=tally.complete,
-        pruned=tally.pruned,
-        cancellations=tally.cancellations,
-        exhausted=strategy.exhausted,
-        failures=tuple(tally.failures.values()),
+        schedules=tally.counts.complete,
+        pruned=tally.counts.pruned,
+        cancellations=tally.counts.cancellations,
+        exhausted=plan.exhausted,
+        failures=tally.failures,
         outcomes=tally.outcomes,
-        coverage=strategy.coverage if isinstance(strategy, Observed) else None,
+        coverage=plan.coverage,
         findings=findings,
-        stopped_by="" if strategy.exhausted else stopped_by,
-        enumerated=strategy.enumerated,
-        traces=strategy.enumerated if strategy.exhausted and strategy.reduces else None,
-        reached=tally.reached,
+        stopped_by="" if plan.exhausted else stopped_by,
+        enumerated=plan.enumerated,
+        traces=plan.enumerated if plan.exhausted and plan.reduces else None,
+        reached=tally.counts.reached,
     )
     if stopped_by == "interrupted":
         raise ExplorationInterrupted(exploration) from None
@@ -520,7 +529,7 @@ def _retrace(program: Callable[[], Awaitable[object]], token: Token) -> _Run:
 
 
 class _Tally:
-    """Counts the runs of an exploration, and keeps the first of each kind."""
+    """Counts the runs of an exploration, and draws the first of each way of failing."""
 
     def __init__(
         self,
@@ -529,85 +538,70 @@ class _Tally:
         settings: Settings,
         labels: Iterable[str],
     ) -> None:
+        self.counts = Counts(reached=dict.fromkeys(labels, 0))
         self._program = program
         self._name = name
         self._settings = settings
-        self.complete = 0
-        self.pruned = 0
-        self.cancellations = 0
-        self.failures: dict[Kind, Failure] = {}
-        self.outcomes: dict[str, Outcome] = {}
-        self.reached = dict.fromkeys(labels, 0)
-        # What to start from when each is minimised; for outcomes the shortest that was seen.
-        self._failing: dict[Kind, list[int]] = {}
-        self._shortest: dict[str, tuple[tuple[int, int], list[int]]] = {}
+        self._failures: dict[Kind, Failure] = {}
+        # Schedules that were found to be shorter than any that was seen.
+        self._shorter: dict[Kind, Sequence[int]] = {}
+
+    def add(self, counts: Counts) -> None:
+        """Add the runs of the part that comes next."""
+        self.counts.merge(counts)
+        for kind in self.counts.failures:
+            if kind not in self._failures:
+                self._failures[kind] = self._draw(kind)
+
+    def finish(self, *, minimise: bool, check: Callable[[], object]) -> None:
+        """Look for shorter schedules than those that were seen."""
+        program, settings = self._program, self._settings
+        for kind, ending in self.counts.endings.items() if minimise else ():
+            start = ending.actions if kind in self._failures else ending.shortest[2]
+            found = _minimise(program, kind, start, settings, check)
+            if found is not None and kind in self._failures:
+                self._failures[kind] = _minimised(program, self._failures[kind], found, settings)
+            elif found is not None:
+                self._shorter[kind] = found.actions
 
     @property
-    def runs(self) -> int:
-        return self.complete + self.pruned
-
-    def count(self, schedule: Schedule) -> None:
-        if schedule.verdict == "pruned":
-            self.pruned += 1
-            return
-        self.complete += 1
-        self.cancellations += cancels(schedule.actions)
-        for label, is_reached in schedule.labels.items():
-            self.reached[label] = self.reached.get(label, 0) + is_reached
-        if schedule.verdict is None:
-            self._count_outcome(schedule)
-        else:
-            self._count_failure(schedule)
-
-    def _count_outcome(self, schedule: Schedule) -> None:
-        text = without_addresses(repr(schedule.result))
-        seen = _length(schedule.actions), schedule.actions
-        if text in self.outcomes:
-            known = self.outcomes[text]
-            self.outcomes[text] = replace(known, count=known.count + 1)
-            self._shortest[text] = min(self._shortest[text], seen)
-        else:
-            token = format_token(self._name, schedule.actions, level=schedule.level)
-            self.outcomes[text] = Outcome(1, self.complete, token, token)
-            self._shortest[text] = seen
-
-    def finish(self, *, minimise: bool, interrupts: Interrupts) -> None:
-        """Find the shortest schedules: of those that were seen, or by more runs."""
-        program, settings = self._program, self._settings
-        check = interrupts.check
-        for text, (_, actions) in self._shortest.items():
-            kind = "passes", text
-            found = _minimise(program, kind, actions, settings, check) if minimise else None
-            token = format_token(
-                self._name, actions if found is None else found.actions, level=settings.level
-            )
-            self.outcomes[text] = replace(self.outcomes[text], shortest=token)
-        for kind, actions in self._failing.items() if minimise else ():
-            found = _minimise(program, kind, actions, settings, check)
-            if found is not None:
-                self.failures[kind] = _minimised(program, self.failures[kind], found, settings)
-
-    def _count_failure(self, schedule: Schedule) -> None:
-        kind = str(schedule.verdict), _summary(schedule)
-        if kind in self.failures:
-            known = self.failures[kind]
-            self.failures[kind] = replace(known, count=known.count + 1)
-            return
-        run = _run_again(
-            self._program,
-            schedule.actions,
-            self._settings,
-            open_ended=schedule.verdict == "livelock?",
+    def failures(self) -> tuple[Failure, ...]:
+        """One for each way of failing."""
+        endings = self.counts.endings
+        return tuple(
+            replace(failure, count=endings[kind].count) for kind, failure in self._failures.items()
         )
-        again = run.schedule
-        if (again.verdict, _summary(again)) != kind:
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """What the program returned."""
+        return {
+            kind[1]: Outcome(
+                ending.count,
+                ending.first,
+                self._token(ending.actions),
+                self._token(self._shorter.get(kind, ending.shortest[2])),
+            )
+            for kind, ending in self.counts.endings.items()
+            if kind[0] == "passes"
+        }
+
+    def _token(self, actions: Sequence[int]) -> str:
+        return format_token(self._name, actions, level=self._settings.level)
+
+    def _draw(self, kind: Kind) -> Failure:
+        ending = self.counts.endings[kind]
+        run = _run_again(
+            self._program, ending.actions, self._settings, open_ended=kind[0] == "livelock?"
+        )
+        now = kind_of(run.schedule)
+        if now != kind:
             raise NotDeterministic(
                 f"the program did not repeat itself: a schedule ended in {kind[0]!r} ({kind[1]}), "
-                f"and when it was run again in {again.verdict!r} ({_summary(again)}); look for "
+                f"and when it was run again in {now[0]!r} ({now[1]}); look for "
                 "state that outlives a run, real time or random numbers"
             )
-        self.failures[kind] = _diagnose(self._name, self.complete, run)
-        self._failing[kind] = schedule.actions
+        return _diagnose(self._name, ending.first, run)
 
 
 class _Run(NamedTuple):
@@ -667,7 +661,7 @@ def _minimise(
         except (NotDeterministic, TeardownStuck) as error:
             # Where no search has been yet, things may be done that none has met.
             return "refused", str(error)
-        return _kind_of(schedule)
+        return kind_of(schedule)
 
     return minimise_schedule(actions, run, replays=max(20, min(500, 300_000 // len(actions))))
 
@@ -708,7 +702,7 @@ def _diagnose(name: str, number: int, run: _Run) -> Failure:
 
 def _recording_of(name: str, run: _Run) -> Recording:
     schedule, trace, chooser = run
-    verdict, summary = _kind_of(schedule)
+    verdict, summary = kind_of(schedule)
     return Recording(
         program=name,
         token=format_symbols(
@@ -721,40 +715,6 @@ def _recording_of(name: str, run: _Run) -> Recording:
         turns=tuple(trace.turns),
         waits=trace.waits,
     )
-
-
-def _kind_of(schedule: Schedule) -> Kind:
-    """Say how a schedule ended: two that agree in this are taken for the same."""
-    if schedule.verdict is None:
-        return "passes", without_addresses(repr(schedule.result))
-    return schedule.verdict, _summary(schedule)
-
-
-def _length(actions: Sequence[int]) -> tuple[int, int]:
-    """Order schedules by their changes of task, then by their steps."""
-    return sum(map(operator.ne, actions, actions[1:])), len(actions)
-
-
-def _summary(schedule: Schedule) -> str:
-    if schedule.verdict == "deadlock":
-        stuck = [s for s in schedule.sleepers if not s.awaits_children] or schedule.sleepers
-        what = "; ".join(f"{sleeper.name} waits for {sleeper.what}" for sleeper in stuck)
-        return f"deadlock: {what}"
-    if schedule.verdict == "livelock?":
-        return f"no end within {len(schedule.actions)} steps: perhaps a livelock"
-    if schedule.verdict == "leak":
-        return "; ".join(schedule.unrest)
-    if schedule.verdict == "pruned":
-        return "the cancellation is delivered elsewhere"
-    return _describe_error(schedule.error)
-
-
-def _describe_error(error: BaseException | None) -> str:
-    """Say what was raised, in one line; what a nursery wrapped comes out of its group."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_describe_error(inner) for inner in error.exceptions)
-    text = without_addresses(str(error)).partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _at_least(least: int, name: str, value: int) -> int:

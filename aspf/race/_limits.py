@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Set as AbstractSet
     from types import FrameType
+
+    from aspf.race._counts import Counts
+    from aspf.race._minimise import Kind
 
 __all__ = ("Interrupts", "Limits", "Progress", "interruptible")
 
@@ -60,7 +63,8 @@ class Limits:
             raise ValueError(f"schedules={runs!r}: expected at least 1")
         if not seconds > 0:
             raise ValueError(f"seconds={seconds!r}: expected more than 0")
-        self._runs = runs
+        #: How many runs at most.
+        self.runs = runs
         self._seconds = seconds
         self._progress = progress
         self._begun = time.monotonic()
@@ -68,18 +72,43 @@ class Limits:
         # Most explorations ask for neither: they don't look at the clock.
         self._is_timed = progress is not None or seconds < math.inf
 
-    def reached(self, runs: int, failures: int, outcomes: int) -> str:
-        """Say which limit has been reached, if any; tell how far it is if that is due."""
-        if runs >= self._runs:
+    def reached(self, counts: Counts, part: Counts) -> str:
+        """Say which limit has been reached, if any; tell how far it is if that is due.
+
+        Args:
+            counts: What was counted in earlier parts.
+            part: What was counted in the present one.
+        """
+        runs = counts.runs + part.runs
+        if runs >= self.runs:
             return "schedules"
         if not self._is_timed:
             return ""
+        kinds = counts.endings.keys() | part.endings.keys()
+        return "seconds" if self.is_over(runs, kinds) and runs else ""
+
+    def is_over(self, runs: int, kinds: AbstractSet[Kind]) -> bool:
+        """Say whether the time is over; tell how far it is if that is due.
+
+        Args:
+            runs: How many runs there were so far.
+            kinds: In which ways they have ended.
+        """
         now = time.monotonic()
         if self._progress is not None and now >= self._tell_at:
             self._tell_at = now + INTERVAL
-            elapsed = now - self._begun
-            self._progress(Progress(runs, self._runs, elapsed, self._seconds, failures, outcomes))
-        return "seconds" if runs and now >= self._begun + self._seconds else ""
+            failures = sum(kind[0] != "passes" for kind in kinds)
+            self._progress(
+                Progress(
+                    runs=runs,
+                    limit=self.runs,
+                    elapsed=now - self._begun,
+                    seconds=self._seconds,
+                    failures=failures,
+                    outcomes=len(kinds) - failures,
+                )
+            )
+        return now >= self._begun + self._seconds
 
 
 @final

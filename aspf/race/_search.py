@@ -47,7 +47,7 @@ that has run since then conflicted with it, so it would touch the same again.
 
 from __future__ import annotations
 
-import random
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, final
 
 from aspf._errors import NotDeterministic, ReplayDiverged
@@ -56,30 +56,18 @@ from aspf.race._causality import Causality, Step, open_all
 from aspf.race._footprint import NOTHING, Footprint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aspf.race._engine import Schedule
 
-__all__ = ("Exhaustive", "Random", "Repeat", "Search")
+__all__ = ("Exhaustive", "Repeat", "Search", "Tree")
 
 
 class Search(Protocol):
-    """Chooses schedules, one after the other."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every schedule that matters has been chosen."""
-
-    @property
-    def enumerated(self) -> int:
-        """How many complete schedules an enumeration has chosen, none of them twice."""
-
-    @property
-    def reduces(self) -> bool:
-        """Whether that takes one schedule of each trace only."""
+    """Chooses the schedules of one part of an exploration; see ``_strategies/_plans.py``."""
 
     def begin(self) -> bool:
-        """Make ready for the next schedule; False if there is none left."""
+        """Make ready for the next schedule; False if there is none left in the part."""
 
     def pick(self, actions: list[int], schedule: Schedule) -> int | None:
         """Choose one of *actions*; ``None`` gives the schedule up as redundant."""
@@ -89,49 +77,17 @@ class Search(Protocol):
 
 
 @final
-class Random:
-    """Choose uniformly among the tasks that can run.
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A node of the tree of all schedules, and all that is below it.
 
-    All chance comes from ``random.random()``, which is the same on every Python for one seed.
-    The moment of the one cancellation is drawn first: a number, uniformly from as many as there
-    were moments in any schedule so far at which something could have been cancelled, and some
-    more, so that a part of the schedules has none.
+    Attributes:
+        prefix: The actions that lead to it.
+        asleep: What is not to be taken at the node, each with what it touches.
     """
 
-    exhausted = False
-    enumerated = 0
-    reduces = False
-
-    def __init__(self, seed: int) -> None:
-        self._draw = random.Random(seed).random  # noqa: S311
-        self._offers = 16
-        self._offered = self._cancel_at = 0
-
-    def begin(self) -> bool:
-        """Draw when to cancel."""
-        self._offered = 0
-        self._cancel_at = self._below(self._offers + self._offers // 4 + 1)
-        return True
-
-    def pick(self, actions: list[int], schedule: Schedule) -> int:
-        """Draw an action."""
-        if len(actions) == 1:
-            return actions[0]
-        del schedule
-        # The steps come first, then the cancellations.
-        steps = next((i for i, a in enumerate(actions) if is_cancellation(a)), len(actions))
-        if steps < len(actions):
-            self._offered += 1
-            self._offers = max(self._offers, self._offered)
-            if self._offered > self._cancel_at:
-                return actions[steps + self._below(len(actions) - steps)]
-        return actions[self._below(steps)]
-
-    def finish(self, schedule: Schedule) -> None:
-        """Nothing: chance has no memory."""
-
-    def _below(self, n: int) -> int:
-        return int(self._draw() * n)
+    prefix: tuple[int, ...] = ()
+    asleep: Mapping[int, Footprint] = field(default_factory=dict)
 
 
 @final
@@ -141,12 +97,23 @@ class Exhaustive:
     Args:
         reduce: Leave out what only repeats. Needs the promise that the tasks share nothing but
             cells and primitives.
+        tree: Of which part of the tree.
+        runs: After how many runs to stop, and to leave the rest as parts of their own, in the
+            order in which they would have come. Of the nodes that it leaves all branches will be
+            explored, for whoever explores the others can't open one. That is sound: what is open
+            is a question of speed only.
     """
 
-    def __init__(self, *, reduce: bool) -> None:
+    def __init__(self, *, reduce: bool, tree: Tree | None = None, runs: int | None = None) -> None:
+        tree = Tree() if tree is None else tree
+        #: Whether every schedule of the part has been chosen.
         self.exhausted = False
-        self.enumerated = 0
-        self.reduces = reduce
+        #: The parts that it left.
+        self.left: list[Tree] = []
+        self._reduce = reduce
+        self._tree = tree
+        self._runs_left = runs
+        # Invariant: the first steps follow the tree's prefix, and are never left for others.
         self._path: list[Step] = []
         self._begun = False
         # Of the schedule that is running: how much of the path it has followed, how much of that
@@ -163,7 +130,13 @@ class Exhaustive:
         if not self._begun:
             self._begun = True
             return True
-        while self._path:
+        root = len(self._tree.prefix)
+        if self._runs_left is not None:
+            self._runs_left -= 1
+            if self._runs_left == 0:
+                self._leave(root)
+                return False
+        while len(self._path) > root:
             step = self._path[-1]
             step.asleep[step.chosen] = step.footprint or NOTHING
             action = step.unexplored()
@@ -175,6 +148,16 @@ class Exhaustive:
         self.exhausted = True
         return False
 
+    def _leave(self, root: int) -> None:
+        open_all(self._path)
+        for depth in range(len(self._path) - 1, root - 1, -1):
+            step = self._path[depth]
+            step.asleep[step.chosen] = step.footprint or NOTHING
+            if step.unexplored() is not None:
+                prefix = tuple(before.chosen for before in self._path[:depth])
+                self.left.append(Tree(prefix, step.asleep))
+        self.exhausted = not self.left
+
     def pick(self, actions: list[int], schedule: Schedule) -> int | None:
         """Follow the path; at its end take the first action that isn't asleep."""
         self._look_back(schedule)
@@ -183,13 +166,19 @@ class Exhaustive:
             step = self._path[depth]
             if step.actions != actions:
                 raise _misbehaved(depth, step.actions, actions, schedule)
+        elif depth < len(self._tree.prefix):
+            given = self._tree.prefix[depth]
+            if given not in actions:
+                raise _misbehaved(depth, [given], actions, schedule)
+            step = Step(actions, {}, given, None)
+            self._path.append(step)
         else:
-            asleep = self._still_asleep()
+            asleep = self._asleep_at(depth)
             chosen = next((action for action in actions if action not in asleep), None)
             if chosen is None:
                 return None
             opened: set[int] | None = {chosen}
-            if not self.reduces:
+            if not self._reduce or (self._tree.asleep and depth == len(self._tree.prefix)):
                 opened = None
             elif schedule.may_be_disturbed:
                 opened = None
@@ -201,9 +190,8 @@ class Exhaustive:
 
     def finish(self, schedule: Schedule) -> None:
         """Look back on the last step; if the run was cut short, nothing is known of its rest."""
-        self.enumerated += schedule.verdict != "pruned"
         self._look_back(schedule)
-        if not self.reduces:
+        if not self._reduce:
             return
         if schedule.verdict == "deadlock":
             self._causality.race_the_waiting(self._path, schedule)
@@ -212,7 +200,7 @@ class Exhaustive:
 
     def _look_back(self, schedule: Schedule) -> None:
         at = self._looked_at
-        if not self.reduces or at == self._depth:
+        if not self._reduce or at == self._depth:
             return
         self._looked_at = at + 1
         schedule.note_cancellations()
@@ -221,8 +209,11 @@ class Exhaustive:
             step.footprint = schedule.footprint()
         self._causality.advance(self._path, at, schedule, is_new=at >= self._new_from)
 
-    def _still_asleep(self) -> dict[int, Footprint]:
-        if not self.reduces or not self._path:
+    def _asleep_at(self, depth: int) -> dict[int, Footprint]:
+        """Say what sleeps at the node after the path."""
+        if depth == len(self._tree.prefix):
+            return dict(self._tree.asleep)
+        if not self._reduce:
             return {}
         step = self._path[-1]
         footprint = step.footprint

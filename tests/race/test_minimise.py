@@ -288,7 +288,7 @@ def test_a_cancellation_that_comes_to_nothing() -> None:
             program, chooser, exploring.Settings(cancel="each", max_steps=50)
         )
         schedule.run()
-    assert exploring._kind_of(schedule) == ("pruned", "the cancellation is delivered elsewhere")
+    assert exploring.kind_of(schedule) == ("pruned", "the cancellation is delivered elsewhere")
 
 
 TASKS = {0: "main", 1: "CPU 0", 2: "CPU 1"}

@@ -24,8 +24,9 @@ from aspf.race._engine import Schedule
 from aspf.race._runner import exploring
 from aspf.race._search import Exhaustive
 from aspf.race._settings import Settings
-from aspf.race._strategies import NAMES, make_search
+from aspf.race._strategies import NAMES, make_plan
 from aspf.race._strategies._coverage import Traces, good_turing, pct_miss
+from aspf.race._strategies._urw import URW
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -36,6 +37,37 @@ if TYPE_CHECKING:
     from aspf.race._settings import Cancel
 
     Program = Callable[[], Awaitable[object]]
+
+
+class Whole:
+    """All parts of a plan, one after the other, as one search."""
+
+    def __init__(self, search: str, seed: int, shared: str) -> None:
+        self.plan: Any = make_plan(search, seed, shared)
+        self.part: Any = None
+
+    @property
+    def exhausted(self) -> bool:
+        return self.plan.exhausted
+
+    def begin(self) -> bool:
+        if self.part is not None and self.part.begin():
+            self.runs += 1
+            return True
+        if self.part is not None:
+            self.plan.done(self.plan.leave(self.part), self.runs)
+        self.part = None
+        if not self.plan.fill():
+            return False
+        self.part, self.runs = self.plan.search(self.plan.queue[0].part), 0
+        return self.begin()
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int | None:
+        return self.part.pick(actions, schedule)
+
+    def finish(self, schedule: Schedule) -> None:
+        self.part.finish(schedule)
+
 
 DRAWN = ("random", "pct", "pct:1", "pos", "urw", "swarm", "starve", "portfolio")
 
@@ -111,7 +143,7 @@ def test_each_survives_what_programs_do(search: str) -> None:
 def test_shared_is_checked_for_every_search() -> None:
     """An option that is silently ignored is a promise that isn't kept."""
     with pytest.raises(ValueError, match="shared='nothing'"):
-        make_search("pos", 0, "nothing")
+        Whole("pos", 0, "nothing")
 
 
 @pytest.mark.parametrize("search", ["pct:0", "pct:x", "pct:", "pos:2", "", "dfs"])
@@ -176,7 +208,7 @@ def test_urw_is_uniform() -> None:
     """Every interleaving as often as any other; a plain walk is off by a factor of ten here."""
 
     def spread(search: str) -> float:
-        drawn = list(schedules(steps(1, 4), make_search(search, 0, "anything"), limit=1_700))
+        drawn = list(schedules(steps(1, 4), Whole(search, 0, "anything"), limit=1_700))
         counts: dict[tuple[int, ...], int] = {}
         for schedule in drawn[1:]:
             actions = tuple(schedule.actions)
@@ -188,7 +220,7 @@ def test_urw_is_uniform() -> None:
     assert spread("random") > 5
 
 
-def test_urw_counts_the_children_to_come() -> None:
+def test_urw_counts_the_children_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that has yet to start others has their steps to do as well."""
 
     async def program() -> None:
@@ -201,16 +233,15 @@ def test_urw_counts_the_children_to_come() -> None:
             nursery.start_soon(parent)
             nursery.start_soon(trio.lowlevel.checkpoint)
 
-    search: Any = make_search("urw", 5, "anything")
-    profile = search._profile
+    search: Any = Whole("urw", 5, "anything")
     expected = []
-    inner = search._search.pick
+    inner = URW.pick
 
-    def pick(actions: list[int], schedule: Schedule) -> int:
-        expected.append(sum(profile.remaining))
-        return int(inner(actions, schedule))
+    def pick(self: URW, actions: list[int], schedule: Schedule) -> int:
+        expected.append(sum(self._profile.remaining))
+        return inner(self, actions, schedule)
 
-    search._search.pick = pick
+    monkeypatch.setattr(URW, "pick", pick)
     lengths = [len(schedule.actions) for schedule in schedules(program, search, limit=20)]
     assert len(set(lengths)) == 1
     length = lengths[0]
@@ -219,12 +250,12 @@ def test_urw_counts_the_children_to_come() -> None:
 
 def test_swarm_prefers_somebody() -> None:
     """With weights from 1 to 50 one task is often far ahead, and nobody is forgotten."""
-    search: Any = make_search("swarm", 1, "anything")
+    search: Any = Whole("swarm", 1, "anything")
     ahead = 0
     weights: set[int] = set()
     for schedule in schedules(steps(6, 6), search, limit=400):
         ahead += len(set(schedule.actions[1:8])) == 1
-        weights |= set(search._search._weights.values())
+        weights |= set(search.part.member._weights.values())
     assert ahead > 40  # a plain walk: 400 / 64
     assert (min(weights), max(weights)) == (1, 50)
 
@@ -272,7 +303,7 @@ def test_bounded_search_takes_every_schedule_once(
         done = schedules(program, searching, cancel=cancel, limit=600)
         return [(schedule.verdict, tuple(schedule.actions)) for schedule in done]
 
-    bounded = make_search(search, 0, "anything")
+    bounded = Whole(search, 0, "anything")
     found, expected = runs(bounded), runs(Exhaustive(reduce=False))
     assert len(found) == len(expected)
     if len(expected) < 600:
@@ -284,7 +315,7 @@ def test_bounded_search_takes_every_schedule_once(
 
 def test_few_preemptions_first() -> None:
     """The bound at which a bug is found is the bound that it needs."""
-    search: Any = make_search("preemption", 0, "anything")
+    search: Any = Whole("preemption", 0, "anything")
     offered: dict[int, list[int]] = {}
     inner = search.pick
 
@@ -295,8 +326,8 @@ def test_few_preemptions_first() -> None:
     search.pick = pick
     bounds = []
     for schedule in schedules(twostage, search, limit=2_000):
-        assert preemptions(schedule.actions, offered) == search.bound
-        bounds.append(search.bound)
+        assert preemptions(schedule.actions, offered) == search.plan.bound
+        bounds.append(search.plan.bound)
         offered.clear()
     assert bounds == sorted(bounds)
     assert bounds[0] == 0
@@ -317,11 +348,11 @@ def test_few_preemptions_first() -> None:
 )
 def test_the_bounds_that_bugs_need(program: Program, search: str, bound: int) -> None:
     """The numbers that others have published for these programs."""
-    bounded: Any = make_search(search, 0, "anything")
+    bounded: Any = Whole(search, 0, "anything")
     for schedule in schedules(program, bounded):
         if schedule.verdict is not None:
             break
-    assert bounded.bound == bound
+    assert bounded.plan.bound == bound
 
 
 def test_a_program_that_does_not_repeat_itself() -> None:
@@ -373,16 +404,20 @@ def test_the_portfolio_goes_on_where_it_was_mistaken() -> None:
             nursery.start_soon(work, cells[0])
             nursery.start_soon(rarely)
 
-    search: Any = make_search("portfolio", 0, "cells")
-    portfolio = search._search
-    portfolio._due = portfolio._go = 1
-    portfolio._traces.runs = 180  # as if most had been seen
-    members = [type(portfolio.member).__name__ for _ in schedules(program, search, limit=400)]
-    assert members[0] == "Rounds"
-    assert members[1:6] == ["Exhaustive", "Rounds", "Random", "POS", "URW"]
-    assert members.count("Exhaustive") == 3  # in goes of 1 and 2
+    search: Any = Whole("portfolio", 0, "cells")
+    plan = search.plan
+    plan.first, plan.go = 256, 1
+    plan.learned.runs = 180  # as if most had been seen
+    kinds = [
+        type(getattr(search.part, "member", search.part)).__name__
+        for _ in schedules(program, search, limit=1_500)
+    ]
+    assert kinds[0] == "Exhaustive"
+    assert kinds.count("Exhaustive") > 900  # a part is run to its end
     assert not search.exhausted
-    assert search.coverage.runs == 180 + 400 - 3
+    drawn = 1_500 - kinds.count("Exhaustive")
+    assert drawn > 200
+    assert search.plan.coverage.runs == 180 + 256
 
 
 # -- coverage ----------------------------------------------------------------------------------

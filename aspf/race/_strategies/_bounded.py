@@ -17,135 +17,108 @@ run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from aspf.race._actions import is_cancellation, is_time
 from aspf.race._search import _misbehaved
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aspf.race._engine import Schedule
 
-__all__ = ("Bounded",)
+__all__ = ("Bounded", "Branch", "Deviations")
 
-Ways = tuple[int, ...]
+Ways: TypeAlias = tuple[int, ...]
+# A choice: what was taken, of which actions.
+Choice: TypeAlias = tuple[int, Ways]
+# The choices of a run, at which of them to turn off, and which way of that to take: ways are
+# ordered from the cheapest. All branches of one run share its choices.
+Branch: TypeAlias = "tuple[Sequence[Choice], int, int]"
 
 
 @final
-class _Node:
-    """A choice, and what was taken there."""
+@dataclass(frozen=True, slots=True)
+class Deviations:
+    """Branches to be taken one after the other, each with all that it leads to within the bound."""
 
-    __slots__ = ("action", "actions", "parent", "price", "spent", "ways")
-
-    def __init__(
-        self, parent: _Node | None, actions: Ways, ways: Ways, spent: int, price: int
-    ) -> None:
-        self.parent = parent
-        self.actions = actions
-        # The actions from the cheapest to the dearest: what goes on, the cancellations, the rest.
-        self.ways = ways
-        # What the schedule had cost before this node, and what a deviation costs here.
-        self.spent = spent
-        self.price = price
-        self.action = ways[0]
-
-    def branch(self, at: int) -> _Node:
-        """Make the node's twin in which the *at*-th way is taken."""
-        twin = _Node(self.parent, self.actions, self.ways, self.spent, self.price)
-        twin.action = self.ways[at]
-        return twin
+    bound: int
+    branches: tuple[Branch, ...] = (((), 0, 0),)
 
 
 @final
 class Bounded:
-    """Choose every schedule once, those with the fewest deviations first.
+    """Choose each schedule once that one of some branches leads to and that costs no more.
 
     Args:
         delays: Count delays; else preemptions.
+        part: The branches, and the bound.
+        runs: After how many runs to leave the rest.
     """
 
-    reduces = False
-
-    def __init__(self, *, delays: bool) -> None:
-        self.exhausted = False
-        self.enumerated = 0
+    def __init__(self, *, delays: bool, part: Deviations, runs: int | None = None) -> None:
+        #: The branches that cost more, by what they cost, in the order in which they were met.
+        self.dearer: dict[int, list[Branch]] = {}
         self._delays = delays
-        #: The bound of the schedules that are chosen now.
-        self.bound = 0
-        # By bound: nodes, and the number of the way to turn into. Invariant: each way of each
-        # node is entered once; the next one of a node is only put here when the one before it
-        # is taken out, which keeps this small.
-        self._open: dict[int, list[tuple[_Node, int]]] = {}
-        self._begun = False
+        self._bound = part.bound
+        self._runs_left = runs
+        # Those of the part's bound, the next one last. Invariant: each way of each node is
+        # entered once; the next one of a node is only put here when the one before it is taken,
+        # which keeps this small.
+        self._open = list(reversed(part.branches))
         # Many nodes offer the same actions: they share them.
         self._shared: dict[Ways, Ways] = {}
-        # Of the schedule that is running: the choices to repeat, how many were repeated, the
-        # last choice, what was spent, and who ran last.
-        self._path: list[_Node] = []
-        self._depth = 0
-        self._last: _Node | None = None
+        # Of the schedule that is running: the branch, the choices so far, what was spent, and who
+        # ran last.
+        self._branch: Branch = ((), 0, 0)
+        self._taken: list[Choice] = []
         self._spent = 0
         self._current = 0
 
+    @property
+    def left(self) -> list[Branch]:
+        """The branches that were not taken, in their order."""
+        return self._open[::-1]
+
     def begin(self) -> bool:
-        """Take the next branch of the present bound, or of the next one that has any."""
-        self._depth = self._spent = self._current = 0
-        self._last = None
-        if not self._begun:
-            self._begun = True
-            return True
-        while self._open and not self._open.get(self.bound):
-            self._open.pop(self.bound, None)
-            self.bound += 1
-        if not self._open:
-            self.exhausted = True
-            self._path = []
+        """Take the next branch."""
+        if not self._open or self._runs_left == 0:
             return False
-        node, way = self._open[self.bound].pop()
-        self._defer(node, way + 1)
-        self._path = []
-        at: _Node | None = node.branch(way)
-        while at is not None:
-            self._path.append(at)
-            at = at.parent
-        self._path.reverse()
+        if self._runs_left is not None:
+            self._runs_left -= 1
+        self._branch = self._open.pop()
+        self._taken = []
+        self._spent = self._current = 0
         return True
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
-        """Repeat the path; after its end take what costs nothing."""
-        if len(actions) == 1:
-            action = actions[0]
-        elif self._depth < len(self._path):
-            action = self._repeat(actions, schedule)
-        else:
-            action = self._meet(actions)
+        """Repeat the choices up to the branch, and turn off; then take what costs nothing."""
+        action = actions[0] if len(actions) == 1 else self._choose(actions, schedule)
         if action >= 0:
             self._current = action
         return action
 
     def finish(self, schedule: Schedule) -> None:
-        """Count it; what is open was noted on the way."""
-        self.enumerated += schedule.verdict != "pruned"
+        """Nothing: what is open was noted on the way."""
 
-    def _repeat(self, actions: list[int], schedule: Schedule) -> int:
-        node = self._path[self._depth]
-        self._depth += 1
-        if list(node.actions) != actions:
-            raise _misbehaved(len(schedule.actions), list(node.actions), actions, schedule)
-        self._spent = self._cost(node, node.ways.index(node.action))
-        self._last = node
-        return node.action
-
-    def _meet(self, actions: list[int]) -> int:
+    def _choose(self, actions: list[int], schedule: Schedule) -> int:
+        known, turning, way = self._branch
+        depth = len(self._taken)
+        if depth < len(known) and depth <= turning and list(known[depth][1]) != actions:
+            raise _misbehaved(len(schedule.actions), list(known[depth][1]), actions, schedule)
         ways = self._order(actions)
-        price = int(self._delays or ways[0] == self._current)
-        shared = self._share(tuple(actions)), self._share(ways)
-        node = self._last = _Node(self._last, *shared, self._spent, price)
-        self._defer(node, 1)
-        return ways[0]
-
-    def _defer(self, node: _Node, way: int) -> None:
-        if way < len(node.ways):
-            self._open.setdefault(self._cost(node, way), []).append((node, way))
+        if depth < turning:
+            way = ways.index(known[depth][0])
+        elif depth > turning:
+            way = 0
+        if depth >= turning and way + 1 < len(ways):
+            cost = self._cost(ways, way + 1)
+            branches = self._open if cost == self._bound else self.dearer.setdefault(cost, [])
+            branches.append((self._taken, depth, way + 1))
+        self._spent = self._cost(ways, way)
+        self._taken.append((ways[way], self._share(tuple(actions))))
+        return ways[way]
 
     def _order(self, actions: list[int]) -> Ways:
         steps = [action for action in actions if not is_cancellation(action)]
@@ -155,12 +128,12 @@ class Bounded:
         steps.sort(key=lambda action: (is_time(action), action < self._current, action))
         return (steps[0], *cancellations, *steps[1:])
 
-    def _cost(self, node: _Node, way: int) -> int:
+    def _cost(self, ways: Ways, way: int) -> int:
         """What a schedule has cost that takes this way, which never is less than the way before."""
-        deviation = way - sum(map(is_cancellation, node.actions))
+        deviation = way - sum(map(is_cancellation, ways))
         if way == 0 or deviation <= 0:
-            return node.spent
-        return node.spent + (deviation if self._delays else node.price)
+            return self._spent
+        return self._spent + (deviation if self._delays else int(ways[0] == self._current))
 
     def _share(self, ways: Ways) -> Ways:
         return self._shared.setdefault(ways, ways)

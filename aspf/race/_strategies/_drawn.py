@@ -1,7 +1,8 @@
 """What the strategies that draw their schedules share.
 
-All chance comes from ``random.random()``, which is the same on every Python for one seed. The
-moment of the one cancellation is drawn first: a number, uniformly from as many as there were
+All chance comes from ``random.random()``, which is the same on every Python for one seed. It is
+seeded anew for each run, with the seed and the run's number: so a run depends on nothing but these
+and what was known from earlier runs, and any process can make it (see ``_strategies/_plans.py``). The moment of the one cancellation is drawn first: a number, uniformly from as many as there were
 moments in any schedule so far at which something could have been cancelled, and some more, so
 that a part of the schedules has none.
 """
@@ -31,21 +32,19 @@ class Drawn(ABC):
         profile: What is known of the program's runs; somebody else keeps it.
     """
 
-    exhausted = False
-    enumerated = 0
-    reduces = False
-
     def __init__(self, seed: int, profile: Profile) -> None:
-        self._draw = random.Random(seed).random  # noqa: S311
+        self._random = random.Random()  # noqa: S311
+        self._draw = self._random.random
+        self._seed = seed << 32
         self._profile = profile
         self._cancel_at = 0
 
-    def begin(self) -> bool:
+    def begin(self, run: int) -> None:
         """Draw when to cancel, and whatever else holds for a whole run."""
-        offers = self._profile.offers
+        self._random.seed(self._seed + run)
+        offers = self._profile.known.offers
         self._cancel_at = self._below(offers + offers // 4 + 1)
         self._start()
-        return True
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Cancel somebody if it is time to; else let the strategy choose a step."""

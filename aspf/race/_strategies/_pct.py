@@ -57,7 +57,7 @@ class PCT(Drawn):
         self._priorities = {}
         self._falls = {}
         self.holds = True
-        choices = self.choices = self._profile.choices
+        choices = self.choices = self._profile.known.choices
         for place in range(1, min(self.depth, choices)):
             at = 1 + self._below(choices - 1)
             while at in self._falls:

@@ -40,7 +40,7 @@ class Starve(Drawn):
         now = len(schedule.actions)
         if now >= self._until and self._below(SELDOM) == 0:
             self._starved = steps[self._below(len(steps))]
-            self._until = now + (1 << self._below(self._profile.longest.bit_length()))
+            self._until = now + (1 << self._below(self._profile.known.longest.bit_length()))
         if now < self._until:
             steps = [task for task in steps if task != self._starved]
         return steps[self._below(len(steps))]

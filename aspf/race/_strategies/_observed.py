@@ -1,0 +1,137 @@
+"""Runs that are drawn, together with what is learned and counted on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, final
+
+from aspf.race._actions import cancels, is_cancellation
+from aspf.race._strategies._coverage import Traces
+from aspf.race._strategies._pct import PCT
+from aspf.race._strategies._profile import Known, Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aspf.race._engine import Schedule
+    from aspf.race._strategies._drawn import Drawn
+    from aspf.race._strategies._portfolio import Rounds
+
+__all__ = ("Draws", "Learned", "Observed")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Some runs of a search that draws: their numbers, and what they are drawn with."""
+
+    first: int
+    end: int
+    known: Known = field(default_factory=Known)
+
+
+@final
+@dataclass(slots=True)
+class Learned:
+    """What some runs have shown, and covered. Their order doesn't matter."""
+
+    known: Known = field(default_factory=Known)
+    #: How many there were, and of those how many showed each trace.
+    runs: int = 0
+    traces: Counter[int] = field(default_factory=Counter)
+    #: How many PCT's theorem is about, by depth.
+    pct_runs: Counter[int] = field(default_factory=Counter)
+    #: Whether there ever was a choice.
+    has_choices: bool = False
+
+    def merge(self, other: Learned) -> None:
+        """Add what other runs have shown."""
+        self.known.merge(other.known)
+        self.runs += other.runs
+        self.traces.update(other.traces)
+        self.pct_runs.update(other.pct_runs)
+        self.has_choices |= other.has_choices
+
+
+@final
+class Observed:
+    """A part of a search that draws.
+
+    Args:
+        part: Which runs.
+        drawing: Makes the function that says who draws the run of a number.
+        only_cells: The tasks share nothing but cells.
+    """
+
+    def __init__(
+        self,
+        part: Draws,
+        drawing: Callable[[Profile], Callable[[int], Drawn | Rounds]],
+        *,
+        only_cells: bool,
+    ) -> None:
+        self._next = part.first
+        self._end = part.end
+        self._profile = Profile(part.known)
+        self._traces = Traces(only_cells=only_cells)
+        self._pct_runs: Counter[int] = Counter()
+        self._has_choices = False
+        self._who = drawing(self._profile)
+        #: Who draws the present run.
+        self.member = self._who(part.first)
+
+    @property
+    def learned(self) -> Learned:
+        """What the runs have shown so far."""
+        return Learned(
+            self._profile.learned,
+            self._traces.runs,
+            self._traces.counts,
+            self._pct_runs,
+            self._has_choices,
+        )
+
+    def begin(self) -> bool:
+        """Make ready for the next run; False if there is none left."""
+        if self._next == self._end:
+            return False
+        self.member = self._who(self._next)
+        self._profile.begin()
+        self._traces.begin()
+        self.member.begin(self._next)
+        self._next += 1
+        return True
+
+    def pick(self, actions: list[int], schedule: Schedule) -> int:
+        """Look at what has happened, and let the strategy choose."""
+        self._profile.look(schedule)
+        self._profile.offers_so_far += is_cancellation(actions[-1])
+        self._traces.look_back(schedule)
+        self._has_choices |= len(actions) > 1
+        action = self.member.pick(actions, schedule)
+        steps = len(actions)
+        while steps and is_cancellation(actions[steps - 1]):
+            steps -= 1
+        self._profile.took(action, steps=steps)
+        return action
+
+    def finish(self, schedule: Schedule) -> None:
+        """Learn from a schedule that has ended."""
+        self.member.finish(schedule)
+        self._profile.look(schedule)
+        self._traces.finish(schedule)
+        self._count_pct(schedule)
+        self._profile.finish(schedule)
+
+    def _count_pct(self, schedule: Schedule) -> None:
+        """Count the run if PCT made it, and the theorem is about such a run."""
+        member = self.member
+        if (
+            isinstance(member, PCT)
+            and member.holds
+            and member.choices >= self._profile.choices_so_far
+            and not schedule.may_be_disturbed
+            and not cancels(schedule.actions)
+        ):
+            self._pct_runs[member.depth] += 1
