@@ -27,6 +27,7 @@ __all__ = (
     "StalePage",
     "TeardownStuck",
     "UseAfterFree",
+    "WorkerDied",
 )
 
 
@@ -180,6 +181,13 @@ class ExplorationInterrupted(KeyboardInterrupt):
     def __init__(self, exploration: Any) -> None:
         super().__init__(exploration.headline())
         self.exploration = exploration
+
+
+class WorkerDied(RuntimeError):
+    """A process of an exploration with ``jobs=`` ended by itself.
+
+    What the others have found is lost; nothing hangs.
+    """
 
 
 class TeardownStuck(RuntimeError):

@@ -16,6 +16,7 @@ from aspf.race import (
     NotDeterministic,
     ReplayDiverged,
     TeardownStuck,
+    WorkerDied,
     explore,
     parse_token,
     record,
@@ -45,7 +46,17 @@ HOLDS: Final = 0
 FAILED: Final = 1
 UNKNOWN: Final = 3
 _OF_LOST_WAKEUP: Final = {"program", "faults", "html"}
-_OF_A_SEARCH: Final = {"search", "schedules", "seconds", "seed", "level", "shared", "keep_going"}
+_OF_A_SEARCH: Final = {
+    "search",
+    "schedules",
+    "seconds",
+    "seed",
+    "level",
+    "shared",
+    "keep_going",
+    "jobs",
+    "resume",
+}
 LIST: Final = """
 Names with a dot are programs of aspf.lab, a page fault beside a munmap under one protocol each;
 they take all options that your own programs take. Twelve common patterns of such bugs, each with
@@ -108,6 +119,19 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     type=click.Choice(["anything", "cells"]),
     help="cells: a promise that the tasks share nothing but cells of aspf.race; schedules that "
     "only repeat others are left out.  [default: anything; cells for those of --list]",
+)
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many processes; the report is that of one.",
+)
+@click.option(
+    "--resume",
+    type=FILE,
+    metavar="FILE",
+    help="Note in FILE what is left, every few seconds; go on there if it exists.",
 )
 @click.option("--keep-going", is_flag=True, help="Go on after a failure; show one of each kind.")
 @click.option(
@@ -207,8 +231,10 @@ def _explore(program: Program, **options: Any) -> Exploration:
             return explore(program, progress=progress, **options)
     except ExplorationInterrupted as interrupted:
         return interrupted.exploration  # type: ignore[no-any-return]
-    except (NotDeterministic, TeardownStuck) as error:
+    except (NotDeterministic, TeardownStuck, WorkerDied) as error:
         raise Refused(str(error)) from error
+    except OSError as error:
+        raise Refused(f"can't write {options['resume']}: {error.strerror}") from error
     except ValueError as error:
         # The words of Python are those of the command, but for one.
         raise click.UsageError(str(error).replace("search=", "--strategy ")) from error

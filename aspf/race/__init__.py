@@ -17,6 +17,7 @@ from aspf._errors import (
     ReplayDiverged,
     TeardownStuck,
     UseAfterFree,
+    WorkerDied,
 )
 from aspf._exports import publish as _publish
 from aspf.race._cell import Atomic, Cell, Lifetime
@@ -61,6 +62,7 @@ __all__ = (
     "TeardownStuck",
     "Token",
     "UseAfterFree",
+    "WorkerDied",
     "check",
     "doctor",
     "explore",

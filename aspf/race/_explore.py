@@ -25,12 +25,14 @@ from aspf._errors import (
     RaceFound,
     TeardownStuck,
 )
+from aspf.race._checkpoint import Checkpoint
 from aspf.race._counts import Counts, kind_of
 from aspf.race._engine import Schedule
+from aspf.race._jobs import Order, Pool, pickled, run_parts
 from aspf.race._limits import Limits, interruptible
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
-from aspf.race._part import run_part
+from aspf.race._part import Done, run_part
 from aspf.race._record import Trace
 from aspf.race._recording import Recording
 from aspf.race._retrace import Recall, Retrace, raise_if_diverged
@@ -41,6 +43,7 @@ from aspf.race._token import format_symbols, format_token, parse_token, safe_nam
 from aspf.race._verdict import explain, judge
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from aspf.race._examiner import Finding
@@ -256,6 +259,8 @@ def explore(
     sometimes: Iterable[str] = (),
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
+    jobs: int = 1,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
 
@@ -295,6 +300,11 @@ def explore(
             for each.
         progress: Called between two runs, about ten times a second; what it raises ends the
             exploration.
+        jobs: How many processes to use. The report is the same as of one. *program* must be one
+            that other processes can import: a function at the top level of a module.
+        resume: A file to note in, every few seconds, what is left; if it exists, the exploration
+            goes on where it ends, and reports the same as without interruption. It is removed
+            when nothing is left. Only what *schedules* and *seconds* cut, or ctrl-C, leaves any.
 
     Returns:
         What was found. ``exhausted`` is true only if no schedule is left.
@@ -305,6 +315,9 @@ def explore(
         RuntimeError: Called from inside a trio program.
         ExplorationInterrupted: Ctrl-C; has what was found until then. The schedule that is running
             is run to its end first, unless ctrl-C comes again.
+        WorkerDied: A process of several ended by itself.
+        ValueError: An option is wrong; or *program* can't be imported, and *jobs* is more than 1;
+            or *resume* names a file of another program, options or versions.
 
     Examples:
         >>> import trio
@@ -330,37 +343,66 @@ def explore(
     limits = Limits(schedules, seconds, progress)
     settings = Settings(cancel, _at_least(1, "max_steps", max_steps), level, timers)
     plan = make_plan(search, seed, shared)
+    order = Order(search, seed, shared, settings, stop_on_failure)
+    sent = pickled(program, name) if _at_least(1, "jobs", jobs) > 1 else b""
     tally = _Tally(program, name, settings, sometimes)
+    checkpoint = _checkpoint(resume, program, order)
+    if checkpoint is not None:
+        checkpoint.load(plan, tally.counts)
     findings: dict[Finding, int] = {}
     stopped_by = ""
-    primitives = shared == "cells" or level == "contract"
-    with exploring(primitives=primitives), interruptible() as interrupts:
+
+    def take(done: Done) -> None:
+        findings.update(done.findings)
+        if not done.finished and done.stopped_by != "failure" and checkpoint is not None:
+            checkpoint.save(plan, tally.counts)
+        tally.add(done.counts)
+        plan.count(plan.queue[0].part, done.counts.complete)
+        if not done.finished:
+            plan.learn(done.left)
+            return
+        plan.done(done.left, done.counts.runs)
+        if checkpoint is not None:
+            checkpoint.save_if_due(plan, tally.counts)
+
+    with exploring(primitives=order.primitives), interruptible() as interrupts:
 
         def stop(part: Counts) -> str:
             interrupts.check()
             return limits.reached(tally.counts, part)
 
         try:
-            while not stopped_by and plan.fill():
+            tally.draw()  # what an earlier go has found
+            if jobs > 1:
+                with Pool(jobs, sent, name, order) as pool:
+                    stopped_by = run_parts(
+                        plan, pool, tally.counts, limits=limits, interrupts=interrupts, take=take
+                    )
+                if stopped_by in {"seconds", "interrupted"}:
+                    # Whatever else is known, in its order.
+                    if checkpoint is not None:
+                        checkpoint.save(plan, tally.counts)
+                    for work in plan.queue:
+                        if isinstance(work.result, Done):
+                            findings.update(work.result.findings)
+                            tally.add(work.result.counts)
+                            plan.count(work.part, work.result.counts.complete)
+                            plan.learn(work.result.left)
+            while jobs == 1 and not stopped_by and plan.fill():
                 searching = plan.search(plan.queue[0].part)
-                examine = not tally.counts.runs
                 done = run_part(
                     program,
                     searching,
                     settings,
                     stop,
-                    examine=examine,
+                    examine=not tally.counts.runs,
                     stop_on_failure=stop_on_failure,
                 )
-                findings.update(done.findings)
-                left = plan.leave(searching)
-                tally.add(done.counts)
-                plan.count(done.counts.complete)
-                if done.finished:
-                    plan.done(left, done.counts.runs)
-                else:
-                    plan.learn(left)
-                    stopped_by = done.stopped_by
+                done.left = plan.leave(searching)
+                take(done)
+                stopped_by = done.stopped_by if not done.finished else ""
+            if checkpoint is not None and stopped_by in {"", "failure"}:
+                checkpoint.remove()
             if stopped_by != "interrupted":
                 tally.finish(minimise=minimise, check=interrupts.check)
         except KeyboardInterrupt:
@@ -407,6 +449,8 @@ def check(
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
     require: Literal["no failure", "holds"] = "no failure",
+    jobs: int = 1,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Exploration:
     """Explore as `explore` does, and raise if any schedule fails.
 
@@ -440,6 +484,8 @@ def check(
         sometimes=sometimes,
         minimise=minimise,
         progress=progress,
+        jobs=jobs,
+        resume=resume,
     )
     if exploration.verdict == "failed":
         raise RaceFound(str(exploration))
@@ -549,6 +595,10 @@ class _Tally:
     def add(self, counts: Counts) -> None:
         """Add the runs of the part that comes next."""
         self.counts.merge(counts)
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the first of each way of failing that was not drawn yet."""
         for kind in self.counts.failures:
             if kind not in self._failures:
                 self._failures[kind] = self._draw(kind)
@@ -610,6 +660,15 @@ class _Run(NamedTuple):
     schedule: Schedule
     trace: Trace
     chooser: Recall | Retrace
+
+
+def _checkpoint(
+    path: str | os.PathLike[str] | None, program: Callable[..., object], order: Order
+) -> Checkpoint | None:
+    if path is None:
+        return None
+    options = asdict(order)
+    return Checkpoint(path, program, {**options, **options.pop("settings")})
 
 
 def _run_again(

@@ -68,8 +68,8 @@ class Work:
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        # For several processes: who has it, and what came of it.
-        self.runner: int | None = None
+        # For several processes: whether one has it, and what came of it.
+        self.runner: bool | None = None
         self.result: Any = None
 
 
@@ -119,9 +119,9 @@ class Plan(ABC):
             self.exhausted = not self.queue
         return not self.exhausted
 
-    def count(self, complete: int) -> None:
-        """The first part of the queue has had so many complete runs."""
-        if not isinstance(self.queue[0].part, Draws):
+    def count(self, part: Part, complete: int) -> None:
+        """Count the complete runs of a part."""
+        if not isinstance(part, Draws):
             self.enumerated += complete
 
     def done(self, left: Any, runs: int) -> None:
@@ -144,7 +144,8 @@ class Enumerating(Plan):
     def __init__(self, *, reduce: bool) -> None:
         super().__init__()
         self._reduce = reduce
-        self._begun = False
+        #: Whether the root was given out.
+        self.begun = False
 
     @property
     def reduces(self) -> bool:
@@ -168,7 +169,7 @@ class Enumerating(Plan):
 
     def next_stage(self) -> Iterable[Part]:
         """There is only one stage, which begins with the root."""
-        begun, self._begun = self._begun, True
+        begun, self.begun = self.begun, True
         return [] if begun else [Tree()]
 
 
