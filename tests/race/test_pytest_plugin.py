@@ -225,7 +225,7 @@ async def test_some():
 
     result.assert_outcomes(passed=2)
     assert explored(result) == [
-        "test_it.py::test_all: holds: no failure in 30 schedules (portfolio search, exhausted; level: free)",
+        "test_it.py::test_all: holds: no failure in 38 schedules (portfolio search, exhausted; level: free)",
         "test_it.py::test_some: unknown: no failure in 2 schedules (portfolio search, not exhausted; level: free)",
     ]
 
