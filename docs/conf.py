@@ -72,7 +72,7 @@ nitpick_ignore_regex = [
     # Context managers that callers enter and never name.
     ("py:class", r"aspf\..*\._[A-Z]\w*"),
     # Aliases, which the reference spells out.
-    ("py:.*", r"Key|Locking|Unmap|Event"),
+    ("py:.*", r"Key|Locking|Unmap|Event|Cancel|Timers|Verdict|Period"),
     # Type variables.
     ("py:.*", r"(aspf\..*\.)?([A-Z]|[A-Z]\w*T)"),
 ]
