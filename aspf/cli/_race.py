@@ -115,6 +115,21 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     help="Where tasks may be switched.",
 )
 @click.option(
+    "--cancel",
+    type=click.Choice(["marked", "each", "never"]),
+    default=DEFAULTS["cancel"],
+    show_default=True,
+    help="What may be cancelled, once in a run: the scopes marked with race.may_cancel, each task "
+    "at each checkpoint as well, or nothing.",
+)
+@click.option(
+    "--timers",
+    type=click.Choice(["idle", "any"]),
+    default=DEFAULTS["timers"],
+    show_default=True,
+    help="When deadlines may pass: when nobody can run, or at any time.",
+)
+@click.option(
     "--shared",
     type=click.Choice(["anything", "cells"]),
     help="cells: a promise that the tasks share nothing but cells of aspf.race; schedules that "

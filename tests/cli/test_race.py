@@ -123,6 +123,9 @@ def test_options_reach_the_explorer() -> None:
     assert "in 2 schedules" in output
     _, output = run("race", name, "--strategy", "pos", "--schedules", "5", "--level", "contract")
     assert "in 5 schedules (pos search, not exhausted; level: contract)" in output
+    _, output = run("race", name, "--cancel", "each", "--timers", "any")
+    assert "with a cancellation" in output
+    assert "timers: any" in output
     _, output = run("race", "cli._bank:endless", "--seconds", "0.0001")
     assert "out of time" in output
 
