@@ -6,6 +6,7 @@ test suite reaches them.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import re
@@ -355,8 +356,9 @@ def test_progress_of_a_long_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Somebody who waits for minutes would not know whether anything happens."""
-    monkeypatch.setattr("aspf.race.pytest_plugin.PATIENCE", 0)
-    monkeypatch.setattr("aspf.race._limits.INTERVAL", 0)
+    # By name monkeypatch may find those of an earlier run inside, which are no longer in use.
+    for module, constant in (("pytest_plugin", "PATIENCE"), ("_limits", "INTERVAL")):
+        monkeypatch.setattr(importlib.import_module(f"aspf.race.{module}"), constant, 0)
     pytester.makeconftest("""
 def pytest_sessionstart(session):
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
