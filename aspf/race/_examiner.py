@@ -112,16 +112,21 @@ class Examiner:
     def _look(
         self, frame: FrameType, event: str, function: Any
     ) -> None:  # pragma: no cover - see above
-        # While no task of the program runs, it is trio's own start or end of the run.
-        if event != "c_call" or self._schedule._running is None:
+        if event != "c_call":
             return
         verdict = judge(function)
         if verdict is None:
             return
+        try:
+            task = trio.lowlevel.current_task()
+        except RuntimeError:
+            return  # between two steps: a callback of the garbage collector, say
+        if self._schedule._by_task.get(task) is None:
+            return  # trio's own start or end of the run
         if verdict.is_refused:
             raise self._schedule.refuse(verdict.call, where(frame))
-        task = self._schedule.name_of(trio.lowlevel.current_task())
-        self.findings[Finding(task, verdict.call, where(frame))] += 1
+        finding = Finding(self._schedule.name_of(task), verdict.call, where(frame))
+        self.findings[finding] += 1
 
 
 class Verdict(NamedTuple):

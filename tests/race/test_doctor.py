@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import logging
 import os
 import random
@@ -16,9 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 from race import _habits as habits
 
-from aspf.race import NotDeterministic, _doctor, doctor, explore
+from aspf.race import Cell, NotDeterministic, _doctor, doctor, explore
 from aspf.race._examiner import judge, where
 
 if TYPE_CHECKING:
@@ -248,3 +250,28 @@ def test_a_profiler_keeps_its_place() -> None:
     finally:
         sys.setprofile(None)
     assert not found.findings
+
+
+def test_between_two_steps_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback of the garbage collector that reads a clock would raise there: Hypothesis has one."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def read_the_clock(*_: object) -> None:
+        time.perf_counter()
+
+    def collect(_: int) -> bool:
+        gc.collect()
+        return True
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Cell(0, "cell").wait_until, collect)
+
+    gc.callbacks.append(read_the_clock)
+    try:
+        explore(program)
+    finally:
+        gc.callbacks.remove(read_the_clock)
+
+    assert not unraisable
