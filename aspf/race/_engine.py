@@ -271,6 +271,7 @@ class Schedule:
         settings: Settings,
         *,
         watcher: Watcher | None = None,
+        after: Schedule | None = None,
     ) -> None:
         self.program = program
         self.actions: list[int] = []
@@ -323,18 +324,26 @@ class Schedule:
         self._undelivered: Mark | None = None
         self._idle_may_wake = False
         self._teardown_steps = 0
-        self._clock = Clock()
+        self._is_concluded = False
+        self._settings = settings
         self._any_time = settings.timers == "any"
         # Whether deadlines could pass, or did pass, while tasks could run.
         self.time_was_a_choice = False
         self.time_was_early = False
         self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
-        self._runner = make_runner(self, self._clock, self._deadlines)
+        if after is None:
+            self._clock = Clock()
+            self._runner = make_runner(self, self._clock, self._deadlines)
+            return
+        self._clock, self._runner = after._clock, after._runner
+        self._clock.now = 0.0
+        main = self._runner.main_task
+        self._by_task.update((task, None) for task in self._runner.tasks if task is not main)
 
     # -- running ---------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run the program to its end, or to ours.
+        """Run the program to its end, or to ours; see `successor` for what else that may be.
 
         Raises:
             NotDeterministic: The program did what no schedule can repeat.
@@ -351,7 +360,7 @@ class Schedule:
         try:
             drive(loop)
         except BaseException as error:
-            self._abandon(loop)
+            self._last._abandon(loop)
             if isinstance(error.__cause__, TeardownStuck | KeyboardInterrupt):
                 raise error.__cause__ from None
             raise  # pragma: no cover - an error of trio's own, or of ours
@@ -360,9 +369,39 @@ class Schedule:
             current_library.name = library
             if collecting:
                 gc.enable()
-        self._conclude()
+        self._last._conclude()
+
+    @property
+    def _last(self) -> Schedule:
+        """The schedule that has taken over the run from this one, if any has."""
+        last = self._runner.runq
+        assert isinstance(last, Schedule)
+        return last
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has failed or was given up, and is only torn down any more."""
+        return self.verdict is not None or self.error is not None
+
+    def conclude_early(self, result: object) -> None:
+        """End before the run does: the main task goes on with a `successor`, or ends."""
+        self._is_concluded = True
+        self._chooser.finish(self)
+        self._take_result(result)
+
+    def successor(self) -> Schedule:
+        """Hand the run over to a new schedule; the running main task becomes its first task."""
+        new = Schedule(self.program, self._chooser, self._settings, after=self)
+        self._runner.runq = new  # type: ignore[assignment]
+        self._runner.deadlines = new._deadlines  # type: ignore[assignment]
+        _hook.current = new
+        # What the program has set for itself is no affair of the next.
+        _run.GLOBAL_RUN_CONTEXT.task.context = self._runner.system_context.copy()
+        return new
 
     def _conclude(self) -> None:
+        if self._is_concluded:
+            return
         outcome = self._runner.main_task_outcome
         assert outcome is not None
         error = getattr(outcome, "error", None)
@@ -380,9 +419,12 @@ class Schedule:
             elif error is not None:
                 self.verdict, self.error = "error", error
             else:
-                self.result = getattr(outcome, "value", None)
-                self.unrest = list(filter(None, map(unrest_of, self._watched)))
-                self.verdict = "leak" if self.unrest else None
+                self._take_result(getattr(outcome, "value", None))
+
+    def _take_result(self, result: object) -> None:
+        self.result = result
+        self.unrest = list(filter(None, map(unrest_of, self._watched)))
+        self.verdict = "leak" if self.unrest else None
 
     def _abandon(self, loop: Generator[float, Any, None]) -> None:
         """Drop a run that can't go on, without a word from trio or the interpreter."""
@@ -512,6 +554,10 @@ class Schedule:
                 self._end("pruned")
 
     def _possible(self) -> list[int]:
+        if self._ready and not (
+            self._waiting or self._deadlines or self._has_batches or (self._marks and self._cancel)
+        ):
+            return sorted(self._ready)  # what most steps are, and no more is to be thought of
         due = self._due() if self._deadlines else []
         actions = self._ready.copy()
         if self._waiting:

@@ -152,6 +152,8 @@ class Exploration:
     #: What could be cancelled, and when deadlines could pass: see `explore`.
     cancel: Cancel = "marked"
     timers: Timers = "idle"
+    #: Whether each schedule had a run of trio's loop to itself: see `explore`.
+    isolated: bool = True
     #: How many of the complete runs an enumeration took, which takes none twice.
     enumerated: int = 0
     #: How many traces the program has, if that is known: classes of schedules that only differ in
@@ -204,6 +206,7 @@ class Exploration:
         extra = f", {self.pruned} pruned" if self.pruned else ""
         extra += f", {self.cancellations} with a cancellation" if self.cancellations else ""
         level = f"level: {self.level}" + (", timers: any" if self.timers == "any" else "")
+        level += "" if self.isolated else "; many schedules a run"
         return f"{self.program}: {found} ({self.search} search, {extent}{extra}; {level})"
 
     def as_json(self) -> str:
@@ -225,6 +228,7 @@ class Exploration:
             "level": self.level,
             "cancel": self.cancel,
             "timers": self.timers,
+            "isolated": self.isolated,
             "verdict": self.verdict,
             "explanation": self.explanation,
             "traces": self.traces,
@@ -256,6 +260,7 @@ def explore(
     max_steps: int = 10_000,
     level: str = "free",
     timers: Timers = "idle",
+    isolated: bool = True,
     sometimes: Iterable[str] = (),
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
@@ -281,8 +286,8 @@ def explore(
             turn, but for the main task; it ends quietly, as if a scope around it had been
             cancelled. ``"never"``: nothing.
         shared: ``"cells"`` promises that the tasks share nothing but cells, lifetimes and
-            primitives: trio's, anyio's, `RangeMap` and `ReadWriteLock`. Then schedules that only differ in the order of
-            independent accesses are left out.
+            primitives: trio's, anyio's, `RangeMap` and `ReadWriteLock`. Then schedules that only
+            differ in the order of independent accesses are left out.
         stop_on_failure: Stop at the first failure; else go on, and keep one of each kind.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
         level: Where tasks may be switched. ``"free"``: at every await that really yields, to
@@ -294,6 +299,9 @@ def explore(
         timers: When deadlines may pass. ``"idle"``: when nobody can run, as if steps took no time.
             ``"any"``: at any time, as if tasks that could run were slow; so time-outs, retries
             and expiry race with everything else. The clock jumps to the deadline, and never back.
+        isolated: Give each schedule a run of trio's loop to itself. Without, many share one as long
+            as none fails or leaves anything behind, which is several times faster. A `RunVar` that
+            is set counts as left behind; what a failure is run again for is isolated.
         sometimes: Labels that some schedule has to reach; see `aspf.race.sometimes`.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
@@ -341,7 +349,8 @@ def explore(
     """
     name = safe_name(name_of_program(program) if name is None else name)
     limits = Limits(schedules, seconds, progress)
-    settings = Settings(cancel, _at_least(1, "max_steps", max_steps), level, timers)
+    steps = _at_least(1, "max_steps", max_steps)
+    settings = Settings(cancel, steps, level, timers, isolated)
     plan = make_plan(search, seed, shared)
     order = Order(search, seed, shared, settings, stop_on_failure)
     sent = pickled(program, name) if _at_least(1, "jobs", jobs) > 1 else b""
@@ -413,6 +422,7 @@ def explore(
         level=level,
         cancel=cancel,
         timers=timers,
+        isolated=isolated,
         schedules=tally.counts.complete,
         pruned=tally.counts.pruned,
         cancellations=tally.counts.cancellations,
@@ -445,6 +455,7 @@ def check(
     max_steps: int = 10_000,
     level: str = "free",
     timers: Timers = "idle",
+    isolated: bool = True,
     sometimes: Iterable[str] = (),
     minimise: bool = False,
     progress: Callable[[Progress], object] | None = None,
@@ -481,6 +492,7 @@ def check(
         max_steps=max_steps,
         level=level,
         timers=timers,
+        isolated=isolated,
         sometimes=sometimes,
         minimise=minimise,
         progress=progress,

@@ -9,6 +9,7 @@ from aspf.race._actions import cancels
 from aspf.race._counts import Counts, kind_of
 from aspf.race._engine import Schedule
 from aspf.race._examiner import Examiner, Finding
+from aspf.race._series import Series
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,7 +44,7 @@ def run_part(
     examine: bool,
     stop_on_failure: bool,
 ) -> Done:
-    """Run one schedule after the other.
+    """Run one schedule after the other, the first of an exploration always by itself.
 
     Args:
         program: The main task.
@@ -55,13 +56,32 @@ def run_part(
     """
     done = Done()
     counts = done.counts
+
+    def begin() -> bool:
+        # A limit may be met by the last schedule that there is.
+        done.stopped_by = stop(counts)
+        done.finished = not search.begin()
+        return not done.finished and not done.stopped_by
+
+    def count(schedule: Schedule) -> bool:
+        if schedule.verdict == "pruned":
+            counts.pruned += 1
+            return begin()
+        for label, is_reached in schedule.labels.items():
+            counts.reached[label] = counts.reached.get(label, 0) + is_reached
+        actions = schedule.actions
+        counts.add(kind_of(schedule), actions, cancelled=cancels(actions))
+        if stop_on_failure and schedule.verdict is not None:
+            done.stopped_by = "failure"
+            return False
+        return begin()
+
     try:
-        while True:
-            # A limit may be met by the last schedule that there is.
-            done.stopped_by = stop(counts)
-            done.finished = not search.begin()
-            if done.finished or done.stopped_by:
-                return done
+        follows = begin()
+        while follows:
+            if not settings.isolated and (counts.runs or not examine):
+                follows = Series(program, search, settings, count).run()
+                continue
             schedule = Schedule(program, search, settings)
             if examine and not counts.runs:
                 with Examiner(schedule) as examiner:
@@ -69,16 +89,7 @@ def run_part(
                 done.findings = dict(examiner.findings)
             else:
                 schedule.run()
-            if schedule.verdict == "pruned":
-                counts.pruned += 1
-                continue
-            for label, is_reached in schedule.labels.items():
-                counts.reached[label] = counts.reached.get(label, 0) + is_reached
-            actions = schedule.actions
-            counts.add(kind_of(schedule), actions, cancelled=cancels(actions))
-            if stop_on_failure and schedule.verdict is not None:
-                done.stopped_by = "failure"
-                return done
+            follows = count(schedule)
     except KeyboardInterrupt:
         done.stopped_by = "interrupted"
-        return done
+    return done

@@ -54,9 +54,6 @@ class Clock(trio.abc.Clock):
 class _NoIO:
     """An I/O manager without I/O: whatever a task asks of it is an error."""
 
-    def __init__(self, refuse: Refuse) -> None:
-        self._refuse = refuse
-
     def process_events(self, events: object) -> None:
         pass
 
@@ -71,7 +68,8 @@ class _NoIO:
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         def refuse(*_args: object, **_kwargs: object) -> object:
-            raise self._refuse(f"trio.lowlevel.{name}()")
+            schedule: Any = _hook.current
+            raise schedule.refuse(f"trio.lowlevel.{name}()")
 
         return refuse
 
@@ -125,7 +123,7 @@ def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines) -> _run.
     runner = _run.Runner(
         clock=clock,
         instruments=_NoInstruments(),  # type: ignore[arg-type]
-        io_manager=_NoIO(schedule.refuse),  # type: ignore[arg-type]
+        io_manager=_NoIO(),  # type: ignore[arg-type]
         ki_manager=KIManager(),
         strict_exception_groups=True,
         system_context=copy_context(),

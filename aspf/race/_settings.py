@@ -29,15 +29,19 @@ class Settings:
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
         level: Where tasks may be switched: one of `LEVELS`.
         timers: Whether deadlines pass only when nobody can run, or at any time.
+        isolated: Whether each schedule has a run of trio's loop to itself. It makes no difference
+            to what a schedule is.
 
     Raises:
-        ValueError: There is no such level, or no such value of *cancel* or *timers*.
+        ValueError: There is no such level, or no such value of *cancel* or *timers*; or schedules
+            are to share runs at a level where they can't.
     """
 
     cancel: Cancel = "marked"
     max_steps: int = 10_000
     level: str = "free"
     timers: Timers = "idle"
+    isolated: bool = True
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -49,6 +53,11 @@ class Settings:
             )
         if self.timers not in ("idle", "any"):
             raise ValueError(f"timers={self.timers!r}: expected 'idle' or 'any'")
+        if not self.isolated and self.level in ("stock", "batch"):
+            raise ValueError(
+                f"isolated=False with level={self.level!r}: trio's own order of a run depends on how "
+                "it began; leave isolated out, or use level='free' or 'contract'"
+            )
 
 
 def _hint(cancel: object) -> str:

@@ -87,6 +87,8 @@ class Deadlines:
 
     def expire(self, now: float) -> bool:
         """Let those pass that were set to a moment in the past; no others."""
+        if not self._current:
+            return False
         return self.passes([entry for entry in self.until(now) if entry.deadline < now])
 
     def passes(self, timers: list[Timer]) -> bool:

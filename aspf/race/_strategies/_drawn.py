@@ -48,7 +48,7 @@ class Drawn(ABC):
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Cancel somebody if it is time to; else let the strategy choose a step."""
-        if not is_cancellation(actions[-1]):
+        if actions[-1] >= 0 or not is_cancellation(actions[-1]):
             return self._choose(actions, schedule)
         steps = [action for action in actions if not is_cancellation(action)]
         if self._profile.offers_so_far > self._cancel_at:

@@ -106,13 +106,15 @@ class Observed:
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Look at what has happened, and let the strategy choose."""
         self._profile.look(schedule)
-        self._profile.offers_so_far += is_cancellation(actions[-1])
         self._traces.look_back(schedule)
-        self._has_choices |= len(actions) > 1
-        action = self.member.pick(actions, schedule)
         steps = len(actions)
-        while steps and is_cancellation(actions[steps - 1]):
-            steps -= 1
+        self._has_choices |= steps > 1
+        # The steps come first; where the last action is one, all are.
+        if actions[-1] < 0 and is_cancellation(actions[-1]):
+            self._profile.offers_so_far += 1
+            while steps and is_cancellation(actions[steps - 1]):
+                steps -= 1
+        action = self.member.pick(actions, schedule)
         self._profile.took(action, steps=steps)
         return action
 
