@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +21,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=40,
         help="how many calls of each kind are compared with this machine's kernel",
     )
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester) -> pytest.Pytester:
+    """Give the inner pytest a root of its own.
+
+    The temporary directory may lie in a checkout, as nox's does, and pytest would take the settings
+    of the first ``pyproject.toml`` upwards.
+    """
+    pytester.makeini("[pytest]")
+    return pytester
 
 
 settings.register_profile("aspf", derandomize=True, deadline=None)
