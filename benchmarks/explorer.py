@@ -160,7 +160,9 @@ def _timed(run: Callable[[], int]) -> tuple[int, float]:
 
 
 def _explored_twin(search: str, schedules: int) -> int:
-    return explore(_twin, search=search, schedules=schedules, stop_on_failure=False).schedules
+    return explore(
+        _twin, search=search, schedules=schedules, stop_on_failure=False, weakest=False
+    ).schedules
 
 
 def _rates(*, quick: bool) -> Iterator[Row]:
@@ -186,7 +188,7 @@ def _rates(*, quick: bool) -> Iterator[Row]:
 
 def _row(what: str, program: Callable[[], Awaitable[object]], **options: Any) -> Row:
     started = perf_counter()
-    options = {"search": "exhaustive", "stop_on_failure": False} | options
+    options = {"search": "exhaustive", "stop_on_failure": False, "weakest": False} | options
     found = explore(program, name="benchmark", **options)
     seconds = perf_counter() - started
     runs = found.schedules + found.pruned

@@ -100,7 +100,14 @@ def first_bugs(name: str, strategy: str, trials: int, limit: int, *, first_seed:
     """Explore a program with one seed after the other, each until its first bug."""
     firsts = []
     for seed in range(first_seed, first_seed + trials):
-        found = explore(PROGRAMS[name], search=strategy, seed=seed, schedules=limit, shared="cells")
+        found = explore(
+            PROGRAMS[name],
+            search=strategy,
+            seed=seed,
+            schedules=limit,
+            shared="cells",
+            weakest=False,
+        )
         firsts += [failure.schedule for failure in found.failures]
     deviation = stdev(firsts) if len(firsts) > 1 else 0.0
     return Sample(mean(firsts) if firsts else 0.0, deviation, len(firsts), trials)

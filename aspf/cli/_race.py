@@ -56,6 +56,7 @@ _OF_A_SEARCH: Final = {
     "keep_going",
     "jobs",
     "resume",
+    "weakest",
 }
 LIST: Final = """
 Names with a dot are programs of aspf.lab, a page fault beside a munmap under one protocol each;
@@ -154,6 +155,12 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     default=True,
     show_default=True,
     help="Look for the fewest context switches that fail so.",
+)
+@click.option(
+    "--weakest/--no-weakest",
+    default=True,
+    show_default=True,
+    help="Look for the weakest level that shows a failure: whether today's trio can run into it.",
 )
 @click.option("--replay", "token", metavar="TOKEN", help="Repeat one schedule instead.")
 @click.option(

@@ -243,6 +243,7 @@ def _explore(run: Callable[[], Awaitable[object]], **limits: Any) -> Exploration
         search="exhaustive",
         shared="cells",
         stop_on_failure=False,
+        weakest=False,
         **limits,
     )
 

@@ -35,9 +35,11 @@ from aspf.race._recording import Recording
 from aspf.race._strategies import Coverage
 from aspf.race._token import Token, parse_token
 from aspf.race._watch import watch
+from aspf.race._weakest import Below
 
 __all__ = (
     "Atomic",
+    "Below",
     "Blocked",
     "Call",
     "Cell",

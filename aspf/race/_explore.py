@@ -41,6 +41,7 @@ from aspf.race._settings import Cancel, Settings, Timers, cancel_for
 from aspf.race._strategies import make_plan
 from aspf.race._token import format_symbols, format_token, parse_token, safe_name
 from aspf.race._verdict import explain, judge
+from aspf.race._weakest import Below, in_words, weakest_levels
 
 if TYPE_CHECKING:
     import os
@@ -82,12 +83,18 @@ class Failure:
     recording: Recording = field(repr=False)
     #: Which switches it takes, if it was minimised.
     minimal: Minimal | None = None
+    #: The weakest level that has shown it; the token and the diagram are of the one at which it
+    #: was found. See `explore`.
+    level: str = "free"
+    #: The next weaker level, if it was looked for there in vain.
+    below: Below | None = None
 
     def __str__(self) -> str:
         times = "" if self.count == 1 else f", the first of {self.count}"
         head = f"{self.kind} in schedule {self.schedule}{times}"
         switches = "" if self.minimal is None else f"\n{self.minimal}"
-        return f"{head}\n\n{self.diagram}{switches}\nreplay: {self.token}\n"
+        level = f"level: {in_words(self.level, self.below)}"
+        return f"{head}\n\n{self.diagram}{switches}\n{level}\nreplay: {self.token}\n"
 
     def as_json(self) -> str:
         """Write the schedule for a program to read: see `Recording.as_json`."""
@@ -214,7 +221,7 @@ class Exploration:
 
         The object's ``format`` is ``"aspf.race.exploration"`` and its ``version`` 1. Within a
         version keys are added, never changed or taken away. Outcomes are the ``repr`` of what was
-        returned; each failure has its recording, as `Recording.as_json` writes it.
+        returned; each failure has its recording, as `Recording.as_json` writes it, and its level.
 
         Returns:
             JSON text, ended by a newline.
@@ -237,7 +244,8 @@ class Exploration:
             "outcomes": [{"outcome": text, **asdict(o)} for text, o in self.outcomes.items()],
             "failures": [
                 {
-                    **{name: getattr(failure, name) for name in ("schedule", "count")},
+                    **{name: getattr(failure, name) for name in ("schedule", "count", "level")},
+                    "below": None if failure.below is None else asdict(failure.below),
                     **json.loads(failure.as_json()),
                 }
                 for failure in self.failures
@@ -263,6 +271,7 @@ def explore(
     isolated: bool = True,
     sometimes: Iterable[str] = (),
     minimise: bool = False,
+    weakest: bool = True,
     progress: Callable[[Progress], object] | None = None,
     jobs: int = 1,
     resume: str | os.PathLike[str] | None = None,
@@ -306,6 +315,9 @@ def explore(
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each.
+        weakest: At the end look for the failures at the weaker levels too, in 200 schedules at
+            most for each level, until one doesn't show them; see `Failure.level`. When *seconds*
+            are over, each level is given one schedule only.
         progress: Called between two runs, about ten times a second; what it raises ends the
             exploration.
         jobs: How many processes to use. The report is the same as of one. *program* must be one
@@ -413,6 +425,8 @@ def explore(
             if checkpoint is not None and stopped_by in {"", "failure"}:
                 checkpoint.remove()
             if stopped_by != "interrupted":
+                if weakest:
+                    tally.weaken(order, interrupts.check, lambda: limits.time_is_over)
                 tally.finish(minimise=minimise, check=interrupts.check)
         except KeyboardInterrupt:
             stopped_by = "interrupted"
@@ -458,6 +472,7 @@ def check(
     isolated: bool = True,
     sometimes: Iterable[str] = (),
     minimise: bool = False,
+    weakest: bool = True,
     progress: Callable[[Progress], object] | None = None,
     require: Literal["no failure", "holds"] = "no failure",
     jobs: int = 1,
@@ -495,6 +510,7 @@ def check(
         isolated=isolated,
         sometimes=sometimes,
         minimise=minimise,
+        weakest=weakest,
         progress=progress,
         jobs=jobs,
         resume=resume,
@@ -603,6 +619,8 @@ class _Tally:
         self._failures: dict[Kind, Failure] = {}
         # Schedules that were found to be shorter than any that was seen.
         self._shorter: dict[Kind, Sequence[int]] = {}
+        # The weakest level that has shown a failure, and the one below.
+        self._levels: dict[Kind, tuple[str, Below | None]] = {}
 
     def add(self, counts: Counts) -> None:
         """Add the runs of the part that comes next."""
@@ -614,6 +632,14 @@ class _Tally:
         for kind in self.counts.failures:
             if kind not in self._failures:
                 self._failures[kind] = self._draw(kind)
+
+    def weaken(
+        self, order: Order, check: Callable[[], object], is_over: Callable[[], bool]
+    ) -> None:
+        """Look for the failures at weaker levels."""
+        failures = {kind: self.counts.endings[kind].actions for kind in self._failures}
+        for kind, level, below in weakest_levels(self._program, failures, order, check, is_over):
+            self._levels[kind] = level, below
 
     def finish(self, *, minimise: bool, check: Callable[[], object]) -> None:
         """Look for shorter schedules than those that were seen."""
@@ -629,10 +655,12 @@ class _Tally:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """One for each way of failing."""
-        endings = self.counts.endings
-        return tuple(
-            replace(failure, count=endings[kind].count) for kind, failure in self._failures.items()
-        )
+        return tuple(map(self._failure, self._failures))
+
+    def _failure(self, kind: Kind) -> Failure:
+        level, below = self._levels.get(kind, (self._settings.level, None))
+        count = self.counts.endings[kind].count
+        return replace(self._failures[kind], count=count, level=level, below=below)
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -768,6 +796,7 @@ def _diagnose(name: str, number: int, run: _Run) -> Failure:
         token=recording.token,
         diagram="\n".join([diagram, *lines, ""] if diagram else [*lines, ""]),
         recording=recording,
+        level=schedule.level,
     )
 
 

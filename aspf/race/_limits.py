@@ -110,6 +110,11 @@ class Limits:
             )
         return now >= self._begun + self._seconds
 
+    @property
+    def time_is_over(self) -> bool:
+        """Whether no run may begin any more, whatever there is left to find out."""
+        return self._seconds < math.inf and time.monotonic() >= self._begun + self._seconds
+
 
 @final
 class Interrupts:

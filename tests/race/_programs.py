@@ -239,3 +239,28 @@ def baton_lock(*, forgets_the_dead: bool) -> Callable[[], Awaitable[object]]:
         return lock.held
 
     return program
+
+
+async def twostage_on_trio() -> None:
+    """Two words that belong together, each under a lock of its own; trio's locks."""
+    first, second = trio.Lock(), trio.Lock()
+    data1 = data2 = 0
+
+    async def write() -> None:
+        nonlocal data1, data2
+        async with first:
+            data1 = 1
+        async with second:
+            data2 = data1 + 1
+
+    async def read() -> None:
+        async with first:
+            seen = data1
+        if seen:
+            async with second:
+                if data2 != seen + 1:
+                    raise AssertionError("data2 is behind data1")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, name="CPU 0")
+        nursery.start_soon(read, name="CPU 1")

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from _golden import check_golden
+from race._programs import twostage_on_trio
 from trio._core import _run
 
 from aspf.race import ReplayDiverged, explore, may_cancel, point, record, replay
@@ -21,34 +22,9 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parent / "golden"
 
 
-async def twostage() -> None:
-    """Two words that belong together, each under a lock of its own; trio's locks."""
-    first, second = trio.Lock(), trio.Lock()
-    data1 = data2 = 0
-
-    async def write() -> None:
-        nonlocal data1, data2
-        async with first:
-            data1 = 1
-        async with second:
-            data2 = data1 + 1
-
-    async def read() -> None:
-        async with first:
-            seen = data1
-        if seen:
-            async with second:
-                if data2 != seen + 1:
-                    raise AssertionError("data2 is behind data1")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(write, name="CPU 0")
-        nursery.start_soon(read, name="CPU 1")
-
-
 def test_twostage_is_out_of_reach_at_the_level_free() -> None:
     """A lock of trio is taken before its acquire yields: nobody gets in between two locks."""
-    everything = explore(twostage, level="free", search="exhaustive")
+    everything = explore(twostage_on_trio, level="free", search="exhaustive")
     assert everything.exhausted
     assert not everything.failures
 
@@ -56,7 +32,7 @@ def test_twostage_is_out_of_reach_at_the_level_free() -> None:
 def test_twostage_fails_at_the_level_contract() -> None:
     """The documentation lets acquire yield first; one in twelve random schedules shows it."""
     found = explore(
-        twostage, level="contract", search="random", schedules=1_000, stop_on_failure=False
+        twostage_on_trio, level="contract", search="random", schedules=1_000, stop_on_failure=False
     )
     (failure,) = found.failures
     assert 60 < failure.count < 100
@@ -64,16 +40,18 @@ def test_twostage_fails_at_the_level_contract() -> None:
     assert found.headline().endswith("level: contract)")
     # The token knows the level: at another one its steps would mean something else.
     assert ":level=contract:" in failure.token
-    again = replay(twostage, failure.token)
+    again = replay(twostage_on_trio, failure.token)
     assert again is not None
     assert again.summary == failure.summary
     with pytest.raises(ReplayDiverged):
-        replay(twostage, failure.token.replace(":level=contract", ""))
+        replay(twostage_on_trio, failure.token.replace(":level=contract", ""))
 
 
 def test_a_failure_at_the_level_contract_in_columns() -> None:
     """A reader must see before which call a task stood."""
-    (failure,) = explore(twostage, level="contract", minimise=True, search="exhaustive").failures
+    (failure,) = explore(
+        twostage_on_trio, level="contract", minimise=True, search="exhaustive"
+    ).failures
     assert failure.minimal is not None
     assert failure.minimal.fewest
     check_golden(GOLDEN / "contract.txt", str(failure))
