@@ -69,7 +69,7 @@ def is_time(action: int) -> bool:
 
 def cancels(actions: Iterable[int]) -> bool:
     """Tell whether there is a cancellation among actions."""
-    return any(map(is_cancellation, actions))
+    return any(action < TIME and is_cancellation(action) for action in actions)
 
 
 def task_of(action: int) -> int:

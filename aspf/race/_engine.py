@@ -6,10 +6,11 @@ changed.
 
 trio's run loop is a generator, ``unrolled_run``. It yields whenever a real loop would wait for
 I/O, then takes a batch, ``list(runner.runq)``, clears the queue and runs the batch. A `Schedule`
-builds a ``Runner`` of its own, puts itself in place of ``runner.runq`` and drives the generator:
-each batch is the one task that the search picks. There is no I/O manager, no thread and no
-signal; time is a number that jumps to the next deadline when nothing else can happen. So it is
-exact that a deadlock is: nothing to run, no deadline, nobody waiting for idleness.
+builds a ``Runner`` of its own and drives the generator. Whenever it yields, the schedule takes out
+of the queue who became runnable in the last step, and puts in the one task that the search picks:
+so each batch is that task. There is no I/O manager, no thread and no signal; time is a number that
+jumps to the next deadline when nothing else can happen. So it is exact that a deadlock is: nothing
+to run, no deadline, nobody waiting for idleness.
 
 What may happen next is an *action*, an int:
 
@@ -62,7 +63,6 @@ import gc
 import math
 import types
 import warnings
-from collections import deque
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
@@ -86,7 +86,7 @@ from aspf.race._timers import Deadlines, is_noticed, is_quiet, is_shielded, memb
 from aspf.race._watch import unrest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 
     from aspf.race._cell import Cell
     from aspf.race._settings import Settings
@@ -181,6 +181,7 @@ class Strand:
         "operation",
         "origin",
         "overtaken",
+        "parent",
         "pending",
         "point",
         "sleeps_on",
@@ -188,10 +189,17 @@ class Strand:
     )
 
     def __init__(
-        self, task: trio.lowlevel.Task, number: int, strands: list[Strand], origin: int
+        self,
+        task: trio.lowlevel.Task,
+        number: int,
+        parent: Strand | None,
+        strands: list[Strand],
+        origin: int,
     ) -> None:
         self.task = task
         self.number = number
+        # In whose nursery it was started; nobody's is the main task.
+        self.parent = parent
         # Who started it, and as which of the things that it made: the same in every schedule in
         # which it is started at all, whatever its number is there.
         self.origin = origin
@@ -204,7 +212,7 @@ class Strand:
         self.pending: Footprint | None = None
         self.point = ""
         # The primitives that it writes in each of its steps; entered one inside the other.
-        self.inside: list[object] = []
+        self.inside: tuple[object, ...] = ()
         # The primitive that it sleeps on, and whether waking it writes that.
         self.sleeps_on: tuple[object, bool] | None = None
         # Invariant: the k-th one has number k; the first is around the task itself, if that may be
@@ -262,7 +270,30 @@ class Strand:
 
 @final
 class Schedule:
-    """Runs a program once. It is trio's run queue and the cells' hook at the same time."""
+    """Runs a program once. It is the hook of cells and primitives at the same time."""
+
+    # How the run failed: "deadlock", "livelock?", "leak" or "error"; or "pruned".
+    # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
+    verdict: str | None = None
+    error: BaseException | None = None
+    result: object = None
+    # What was not at rest in the end, in words.
+    unrest: Sequence[str] = ()
+    sleepers: tuple[Sleeper, ...] = ()
+    # Whether deadlines could pass, or did pass, while tasks could run.
+    time_was_a_choice = False
+    time_was_early = False
+    _is_amid_a_batch = False
+    _running: Strand | None = None
+    _announced: Operation | None = None
+    _last_operation: Operation | None = None
+    _stepped: Strand | None = None  # only while somebody watches
+    _unknown = False
+    _cancelled_others = False
+    _undelivered: Mark | None = None
+    _made = 0  # by nobody in particular
+    _teardown_steps = 0
+    _is_concluded = False
 
     def __init__(
         self,
@@ -274,68 +305,46 @@ class Schedule:
         after: Schedule | None = None,
     ) -> None:
         self.program = program
+        self.level = settings.level
         self.actions: list[int] = []
         self.strands: list[Strand] = []
-        # How the run failed: "deadlock", "livelock?", "leak" or "error"; or "pruned".
-        # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
-        self.verdict: str | None = None
-        self.error: BaseException | None = None
-        self.result: object = None
         # What the program has called `sometimes` with, and whether it ever held.
         self.labels: dict[str, bool] = {}
-        # What was not at rest in the end, in words.
-        self.unrest: list[str] = []
-        self._watched: list[Watched] = []
-        self.sleepers: tuple[Sleeper, ...] = ()
         self._chooser = chooser
-        self.level = settings.level
+        self._settings = settings
+        self._max_steps = settings.max_steps
+        self._any_time = settings.timers == "any"
         # Invariant: true until the one cancellation has happened, unless there can't be any.
         self._cancel = settings.cancel != "never"
         self._cancel_each = settings.cancel == "each"
         self._marks: list[Mark] = []  # without those that were left
-        self._max_steps = settings.max_steps
         self._watcher = watcher
+        self._watched: list[Watched] = []
         self._by_task: dict[trio.lowlevel.Task, Strand | None] = {}
-        self._system: deque[trio.lowlevel.Task] = deque()
+        self._system: list[trio.lowlevel.Task] = []
         # Invariant: a queued task's number is in exactly one of these two lists.
         self._ready: list[int] = []
-        # Who is left of the batch; whether any of it has run.
+        self._waiting: list[int] = []
+        # Who is left of the batch; whether any of it has run is `_is_amid_a_batch`.
         self._has_batches = settings.level in ("stock", "batch")
         self._batch: list[int] = []
-        self._is_amid_a_batch = False
-        self._waiting: list[int] = []
-        self._announced: Operation | None = None
-        self._running: Strand | None = None
-        self._stepped: Strand | None = None  # only while somebody watches
-        self._writers: dict[Cell[Any] | Lifetime, Strand] = {}  # the last ones; likewise
+        self._writers: dict[Cell[Any] | Lifetime, Strand] = {}  # the last ones, while watched
         self._touched: list[int] = []
         self._started: list[int] = []
         # What the action has accessed of the primitives so far.
         self._reads: set[int] = set()
         self._writes: set[int] = set()
-        self._unknown = False
         # Numbers by address. Whatever is made at the address of something that is gone gets its own.
         self._things: dict[int, int] = {}
-        self._made = 0  # by nobody in particular
-        self._thread = get_ident()
-        self._cancelled_others = False
         self._places: dict[Cell[Any] | Lifetime, int] = {}
-        self._last_operation: Operation | None = None
-        self._undelivered: Mark | None = None
-        self._idle_may_wake = False
-        self._teardown_steps = 0
-        self._is_concluded = False
-        self._settings = settings
-        self._any_time = settings.timers == "any"
-        # Whether deadlines could pass, or did pass, while tasks could run.
-        self.time_was_a_choice = False
-        self.time_was_early = False
+        self._thread = get_ident()
         self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
         if after is None:
             self._clock = Clock()
             self._runner = make_runner(self, self._clock, self._deadlines)
+            self._queue = self._runner.runq
             return
-        self._clock, self._runner = after._clock, after._runner
+        self._clock, self._runner, self._queue = after._clock, after._runner, after._queue
         self._clock.now = 0.0
         main = self._runner.main_task
         self._by_task.update((task, None) for task in self._runner.tasks if task is not main)
@@ -358,7 +367,7 @@ class Schedule:
         # The collector would finalise abandoned async generators at a moment of its own choice.
         gc.disable()
         try:
-            drive(loop)
+            drive(loop, self._runner)
         except BaseException as error:
             self._last._abandon(loop)
             if isinstance(error.__cause__, TeardownStuck | KeyboardInterrupt):
@@ -374,9 +383,7 @@ class Schedule:
     @property
     def _last(self) -> Schedule:
         """The schedule that has taken over the run from this one, if any has."""
-        last = self._runner.runq
-        assert isinstance(last, Schedule)
-        return last
+        return self._runner.schedule
 
     @property
     def is_over(self) -> bool:
@@ -392,7 +399,7 @@ class Schedule:
     def successor(self) -> Schedule:
         """Hand the run over to a new schedule; the running main task becomes its first task."""
         new = Schedule(self.program, self._chooser, self._settings, after=self)
-        self._runner.runq = new  # type: ignore[assignment]
+        self._runner.schedule = new
         self._runner.deadlines = new._deadlines  # type: ignore[assignment]
         _hook.current = new
         # What the program has set for itself is no affair of the next.
@@ -423,67 +430,49 @@ class Schedule:
 
     def _take_result(self, result: object) -> None:
         self.result = result
-        self.unrest = list(filter(None, map(unrest_of, self._watched)))
-        self.verdict = "leak" if self.unrest else None
+        if self._watched:
+            self.unrest = list(filter(None, map(unrest_of, self._watched)))
+            self.verdict = "leak" if self.unrest else None
 
     def _abandon(self, loop: Generator[float, Any, None]) -> None:
         """Drop a run that can't go on, without a word from trio or the interpreter."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loop.close()
-            for task in self._by_task:
+            for task in (*self._by_task, *self._queue):
                 for nursery in task._child_nurseries:
                     nursery._children.clear()
                 close(task.coro)
 
     # -- trio's run queue ------------------------------------------------------------------
 
-    def append(self, task: trio.lowlevel.Task) -> None:
-        """Take a task that has become runnable (``runner.runq.append``)."""
-        if task in self._by_task:
-            strand = self._by_task[task]
-            if strand is not None and strand is not self._running:
+    def _collect(self) -> None:
+        """Take out of trio's queue who has become runnable."""
+        queue = self._queue
+        while queue:
+            task = queue.popleft()
+            strand = self._by_task.get(task)
+            if strand is None:
+                strand = self._meet(task)
+                if strand is None:
+                    self._system.append(task)
+                    continue
+                self._started.append(strand.number)
+            elif strand is not self._running:
                 self._touched.append(strand.number)
                 if strand.sleeps_on is not None:
                     self.access(*strand.sleeps_on)
-        else:
-            strand = self._meet(task)
-            if strand is not None:
-                self._started.append(strand.number)
-        if strand is None:
-            self._system.append(task)
-            return
-        operation = strand.operation = self._announced
-        self._announced = None
-        if operation is None or operation.condition is None:
+            elif self._announced is not None:
+                strand.operation, self._announced = self._announced, None
+                if strand.operation.condition is not None:
+                    self._waiting.append(strand.number)
+                    continue
             self._ready.append(strand.number)
-        else:
-            self._waiting.append(strand.number)
 
-    def clear(self) -> None:
-        """Do nothing: what a batch takes out of the queue is out of it (``runner.runq.clear``)."""
-
-    def __len__(self) -> int:
-        return len(self._system) + len(self._ready) + len(self._waiting)
-
-    def __bool__(self) -> bool:
-        # trio wakes who waits for idleness as soon as this is false. While it is true, `_next`
-        # is asked first, which may cancel somebody instead.
-        if self._system or self._ready:
-            return True
-        if self._runner.waiting_for_idle and not self._idle_may_wake:
-            return True
-        return any(self.strands[number].holds() for number in self._waiting)
-
-    def __iter__(self) -> Iterator[trio.lowlevel.Task]:
-        """Yield the next batch: one task, or none when time has to pass (``list(runner.runq)``)."""
-        if self._system:
-            self._running = None
-            return iter((self._system.popleft(),))
-        strand = self._running = self._next()
-        if strand is None:
-            return iter(())
-        return iter((strand.task,))
+    @property
+    def runnable(self) -> int:
+        """How many tasks trio would call runnable."""
+        return len(self._queue) + len(self._system) + len(self._ready) + len(self._waiting)
 
     def _meet(self, task: trio.lowlevel.Task) -> Strand | None:
         """Register a task that was just spawned; ``None`` for a system task."""
@@ -492,7 +481,9 @@ class Schedule:
             self._by_task[task] = None
             return None
         number = len(self.strands)
-        strand = self._by_task[task] = Strand(task, number, self.strands, self._new_origin())
+        strand = self._by_task[task] = Strand(
+            task, number, parent, self.strands, self._new_origin()
+        )
         self.strands.append(strand)
         if self._cancel and self._cancel_each and number > 0:
             mark = strand.marks[0] = Mark(strand, 0, trio.CancelScope(), "")
@@ -503,43 +494,52 @@ class Schedule:
 
     # -- choosing --------------------------------------------------------------------------
 
-    def _next(self) -> Strand | None:
-        """Take one action; return the task to run, or ``None`` if trio's loop must go round."""
-        if self.verdict is None:
-            self._look_back()
-            self._idle_may_wake = False
-        while self.verdict is None:
-            actions = self._possible()
+    def next_task(self) -> trio.lowlevel.Task:
+        """Take actions until one is a step of a task, which is to run now."""
+        while True:
+            if self._deadlines.pending:
+                self._deadlines.expire(self._clock.now)
+            self._collect()
+            if self._system:
+                self._running = None
+                return self._system.pop(0)
+            if self.verdict is None:
+                self._look_back()
             if self.verdict is not None:
-                break
-            try:
-                action = self._chooser.pick(actions, self)
-            except (NotDeterministic, ReplayDiverged) as error:
-                self.error = error
-                self._end("error")
-                break
+                return self._next_in_teardown()
+            actions = self._possible()
+            action = None if self.verdict is not None else self._choose(actions)
             if action is None:
-                self._end("pruned")
-                break
+                continue
             self.actions.append(action)
             self._forget_the_last_action()
             if action >= 0:
                 return self._take(action)
             if is_time(action):
                 self._let_time_pass(action)
-                if self.verdict is None:
-                    return None
-                break
+                continue
             mark = self.mark_of(action)
             runs_on = _runs_on(mark) and (not self._has_batches or mark.strand.number in actions)
             self._cancel_scope(mark)
             if runs_on:
+                self._collect()
                 self._undelivered = mark
                 return self._take(mark.strand.number)
-        return self._next_in_teardown()
+
+    def _choose(self, actions: list[int]) -> int | None:
+        """Ask the search; if it has nothing to say, the schedule ends."""
+        try:
+            action = self._chooser.pick(actions, self)
+        except (NotDeterministic, ReplayDiverged) as error:
+            self.error = error
+            self._end("error")
+            return None
+        if action is None:
+            self._end("pruned")
+        return action
 
     def _look_back(self) -> None:
-        """Judge the step that has just ended."""
+        """Judge what has just happened."""
         if self._watcher is not None and self._stepped is not None:
             self._watcher.stop(self._stepped, self._situation(self._stepped))
             self._stepped = None
@@ -555,7 +555,10 @@ class Schedule:
 
     def _possible(self) -> list[int]:
         if self._ready and not (
-            self._waiting or self._deadlines or self._has_batches or (self._marks and self._cancel)
+            self._waiting
+            or self._deadlines.pending
+            or self._has_batches
+            or (self._marks and self._cancel)
         ):
             return sorted(self._ready)  # what most steps are, and no more is to be thought of
         due = self._due() if self._deadlines else []
@@ -599,7 +602,7 @@ class Schedule:
                 return [*{able[0], able[-1]}] if able else []
         return self._batch[:1] if self.level == "stock" else self._batch.copy()
 
-    def _take(self, number: int) -> Strand:
+    def _take(self, number: int) -> trio.lowlevel.Task:
         if self._has_batches and number in self._batch:
             if not self._is_amid_a_batch and number == self._batch[-1]:
                 self._batch.reverse()
@@ -622,7 +625,8 @@ class Schedule:
                 self._writers[self._last_operation.place] = strand
             self._stepped = strand
             self._watcher.step(strand)
-        return strand
+        self._running = strand
+        return strand.task
 
     def _has_no_future(self) -> bool:
         return not self._runner.waiting_for_idle and not self._deadlines
@@ -632,6 +636,7 @@ class Schedule:
         while due := outermost(self._deadlines.until(self._clock.now)):
             if not self._deadlines.passes([timer for timer in due if is_quiet(timer)]):
                 break
+        self._collect()
         return [timer.action for timer in due]
 
     def _jumps(self, *, early: bool = False) -> list[int]:
@@ -654,7 +659,7 @@ class Schedule:
         able = [*self._ready, *(n for n in self._waiting if self.strands[n].holds())]
         self.time_was_early |= bool(able)
         if not able and self._runner.waiting_for_idle and action == TIME:
-            self._idle_may_wake = True
+            self._wake_who_waits_for_idleness()
             return
         if self._has_no_future():
             self._deadlock()
@@ -669,6 +674,12 @@ class Schedule:
             # What the clock has passed by, because nobody notices.
             self._deadlines.expire(self._clock.now)
         self._deadlines.passes(timers)
+
+    def _wake_who_waits_for_idleness(self) -> None:
+        """Wake those with the shortest cushion, as trio's loop would."""
+        idle = self._runner.waiting_for_idle
+        for key in [key for key in idle if key[0] == idle.peekitem(0)[0][0]]:
+            self._runner.reschedule(idle.pop(key))
 
     def _passing(self, action: int, *, early: bool) -> Iterator[list[Timer]]:
         """Yield the deadlines that pass in an action."""
@@ -734,11 +745,6 @@ class Schedule:
             return None
         parent = self._by_task[task.parent_nursery.parent_task]
         return None if parent is None else parent.number
-
-    def parent_of(self, strand: Strand) -> Strand | None:
-        """Say whose nursery the task is in; nobody's is the main task."""
-        nursery = strand.task.parent_nursery
-        return None if nursery is None else self._by_task.get(nursery.parent_task)
 
     def place_of(self, strand: Strand) -> str:
         """Say in symbols where the task stands after a step; nothing if it has ended.
@@ -852,12 +858,12 @@ class Schedule:
         """Take note that the running task writes a primitive in each step until it leaves it."""
         self.access(thing, True)
         if self._running is not None and get_ident() == self._thread:
-            self._running.inside.append(thing)
+            self._running.inside += (thing,)
 
     def leave(self) -> None:
         """Take note that the running task has left the primitive that it entered last."""
-        if self._running is not None and get_ident() == self._thread and self._running.inside:
-            self._running.inside.pop()
+        if self._running is not None and get_ident() == self._thread:
+            self._running.inside = self._running.inside[:-1]
 
     def moved(self, task: trio.lowlevel.Task, thing: object) -> None:
         """Take note that a sleeping task sleeps on another primitive now."""
@@ -998,17 +1004,20 @@ class Schedule:
                 child._scope.shield = False
             self._unshield(child)
 
-    def _next_in_teardown(self) -> Strand | None:
-        self._idle_may_wake = True
+    def _next_in_teardown(self) -> trio.lowlevel.Task:
         self._teardown_steps += 1
-        numbers = self._ready or [n for n in self._waiting if self.strands[n].holds()]
+        numbers = self._able_in_teardown()
         if not numbers:
             # Clean-up code has opened a shield of its own and sleeps in it.
             self._unshield(self._main_nursery._cancel_status)
-            numbers = self._ready or [n for n in self._waiting if self.strands[n].holds()]
+            numbers = self._able_in_teardown()
         if not numbers or self._teardown_steps > TEARDOWN_STEPS:
             self._give_up()
         return self._take(min(numbers))
+
+    def _able_in_teardown(self) -> list[int]:
+        self._collect()
+        return self._ready or [n for n in self._waiting if self.strands[n].holds()]
 
     def _give_up(self) -> None:
         left = ", ".join(repr(strand.name) for strand in self.strands if strand.is_alive)

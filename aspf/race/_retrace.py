@@ -64,7 +64,7 @@ class Noting:
 
     def _look_back(self, schedule: Schedule) -> None:
         for strand in schedule.strands[len(self.paths) :]:
-            self._meet(strand, schedule)
+            self._meet(strand)
         action, self._last = self._last, None
         if action is None:
             return
@@ -78,8 +78,8 @@ class Noting:
             strand = schedule.strands[action]
             self.steps.append(Period("run", self.paths[action], schedule.place_of(strand)))
 
-    def _meet(self, strand: Strand, schedule: Schedule) -> None:
-        parent = schedule.parent_of(strand)
+    def _meet(self, strand: Strand) -> None:
+        parent = strand.parent
         if parent is None:
             self.paths.append(MAIN)
             return

@@ -12,6 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import trio
+from sortedcontainers import SortedDict
 from trio import _threads
 from trio._core import _run
 from trio._core._asyncgens import AsyncGenerators
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     Refuse: TypeAlias = Callable[[str], NotDeterministic]
 
-__all__ = ("Clock", "close", "drive", "exploring", "make_runner")
+__all__ = ("Clock", "Runner", "close", "drive", "exploring", "make_runner")
 
 
 @final
@@ -118,20 +119,49 @@ class _NoInstruments(dict[str, Any]):
         raise NotImplementedError("an explored program can't add instruments to the run loop")
 
 
-def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines) -> _run.Runner:
-    """Make a runner whose queue is *schedule*, and the one that this thread's trio runs."""
-    runner = _run.Runner(
+@final
+class Runner(_run.Runner):
+    """trio's own, and the schedule that says what its loop runs."""
+
+    __slots__ = ("schedule",)
+
+    schedule: Schedule
+
+    def current_statistics(self) -> trio.lowlevel.RunStatistics:
+        """Count those who can run where they are while they can."""
+        known = super().current_statistics()
+        return trio.lowlevel.RunStatistics(
+            tasks_living=known.tasks_living,
+            tasks_runnable=self.schedule.runnable,
+            seconds_to_next_deadline=known.seconds_to_next_deadline,
+            io_statistics=known.io_statistics,
+            run_sync_soon_queue_size=known.run_sync_soon_queue_size,
+        )
+
+
+# What has no state, and is the same in all runs; `waiting_for_idle` is empty between two of them.
+_INSTRUMENTS: Any = _NoInstruments()
+_NO_IO: Any = _NoIO()
+_NO_SIGNALS = KIManager()
+_WAITING_FOR_IDLE = SortedDict()
+
+
+def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines) -> Runner:
+    """Make a runner that runs what *schedule* says, and let it be the one of this thread."""
+    _WAITING_FOR_IDLE.clear()
+    runner = Runner(
         clock=clock,
-        instruments=_NoInstruments(),  # type: ignore[arg-type]
-        io_manager=_NoIO(),  # type: ignore[arg-type]
-        ki_manager=KIManager(),
+        instruments=_INSTRUMENTS,
+        io_manager=_NO_IO,
+        ki_manager=_NO_SIGNALS,
         strict_exception_groups=True,
         system_context=copy_context(),
         deadlines=deadlines,  # type: ignore[arg-type]
-        runq=schedule,  # type: ignore[arg-type]
         entry_queue=EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
+        asyncgens=_AsyncGenerators(),
+        waiting_for_idle=_WAITING_FOR_IDLE,
     )
-    runner.asyncgens = _AsyncGenerators()
+    runner.schedule = schedule
     runner.asyncgens.install_hooks(runner)
     _run.GLOBAL_RUN_CONTEXT.runner = runner
     return runner
@@ -147,12 +177,15 @@ def close(coro: types.CoroutineType[Any, Any, Any]) -> None:
             break
 
 
-def drive(loop: Generator[float, Any, None]) -> None:
-    """Run trio's loop to its end; it yields where a real one would wait for I/O."""
-    send = loop.send
+def drive(loop: Generator[float, Any, None], runner: Runner) -> None:
+    """Run trio's loop to its end; it yields where a real one would wait for I/O, and next runs
+    whoever is in its queue.
+    """
+    send, give = loop.send, runner.runq.append
     try:
         send(None)
         while True:
+            give(runner.schedule.next_task())
             send(())
     except StopIteration:
         pass
@@ -182,10 +215,9 @@ def exploring(*, primitives: bool = True) -> Iterator[None]:
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         runner = getattr(_run.GLOBAL_RUN_CONTEXT, "runner", None)
-        schedule: Any = _hook.current
-        if runner is None or runner.runq is not schedule:
+        if not isinstance(runner, Runner):
             return start(*args, **kwargs)
-        raise schedule.refuse("trio.to_thread.run_sync()")
+        raise runner.schedule.refuse("trio.to_thread.run_sync()")
 
     _threads.start_thread_soon = refuse  # type: ignore[attr-defined]
     try:

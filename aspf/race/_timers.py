@@ -60,34 +60,35 @@ class Deadlines:
         self._set_by: dict[int, int] = {}
         # Stale entries stay until they come to the top.
         self._heap: list[Timer] = []
+        #: By scope.
         # Invariant: of the scopes whose `_registered_deadline` is finite, what was added last.
-        self._current: dict[trio.CancelScope, Timer] = {}
+        self.pending: dict[trio.CancelScope, Timer] = {}
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self.pending)
 
     def add(self, deadline: float, scope: trio.CancelScope) -> None:
         """Take a deadline that was set."""
         task = self._whose()
         self._count += 1
         number = self._set_by[task] = self._set_by.get(task, 0) + 1
-        entry = self._current[scope] = Timer(deadline, self._count, scope, task, number)
+        entry = self.pending[scope] = Timer(deadline, self._count, scope, task, number)
         heappush(self._heap, entry)
 
     def remove(self, deadline: float, scope: trio.CancelScope) -> None:  # noqa: ARG002
         """Forget the scope's deadline."""
-        del self._current[scope]
+        del self.pending[scope]
 
     def next_deadline(self) -> float:
         """Return the earliest deadline, infinity if there is none."""
         heap = self._heap
-        while heap and self._current.get(heap[0].scope) is not heap[0]:
+        while heap and self.pending.get(heap[0].scope) is not heap[0]:
             heappop(heap)
         return heap[0].deadline if heap else math.inf
 
     def expire(self, now: float) -> bool:
         """Let those pass that were set to a moment in the past; no others."""
-        if not self._current:
+        if not self.pending:
             return False
         return self.passes([entry for entry in self.until(now) if entry.deadline < now])
 
@@ -101,12 +102,12 @@ class Deadlines:
         """Return the deadlines up to a moment, in order; equal ones in the order of setting."""
         if self.next_deadline() > moment:
             return []
-        return sorted(entry for entry in self._current.values() if entry.deadline <= moment)
+        return sorted(entry for entry in self.pending.values() if entry.deadline <= moment)
 
     def groups(self) -> Iterator[list[Timer]]:
         """Yield what passes at one moment, from the earliest moment on."""
         group: list[Timer] = []
-        for entry in sorted(self._current.values()):
+        for entry in sorted(self.pending.values()):
             if group and entry.deadline > group[0].deadline:
                 yield group
                 group = []

@@ -56,11 +56,11 @@ SOURCE = inspect.getsource(_run.unrolled_run)
         ),
         (
             "batch = list(runner.runq)\n            runner.runq.clear()" in SOURCE,
-            "trio's loop takes its batch in another way: Schedule.__iter__ isn't asked for it",
+            "trio's loop takes its batch in another way: next_task must put one task there",
         ),
         (
             "idle_primed is not None and not runner.runq" in SOURCE,
-            "trio's loop wakes who waits for idleness in another way: Schedule.__bool__ steers that",
+            "trio's loop may wake who waits for idleness though we have queued a task: see next_task",
         ),
         (
             "runner.deadlines.expire(now)" in SOURCE
@@ -69,7 +69,7 @@ SOURCE = inspect.getsource(_run.unrolled_run)
         ),
         (
             "self.runq.append(task)" in inspect.getsource(_run.Runner.reschedule),
-            "trio queues runnable tasks in another way: Schedule.append doesn't see them",
+            "trio queues runnable tasks in another way: Schedule.next_task doesn't see them",
         ),
         (
             "self.reschedule(task, None)" in inspect.getsource(_run.Runner.spawn_impl),

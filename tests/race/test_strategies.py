@@ -238,14 +238,15 @@ def test_urw_counts_the_children_to_come(monkeypatch: pytest.MonkeyPatch) -> Non
     inner = URW.pick
 
     def pick(self: URW, actions: list[int], schedule: Schedule) -> int:
+        step = inner(self, actions, schedule)
         expected.append(sum(self._profile.remaining))
-        return inner(self, actions, schedule)
+        return step
 
     monkeypatch.setattr(URW, "pick", pick)
     lengths = [len(schedule.actions) for schedule in schedules(program, search, limit=20)]
     assert len(set(lengths)) == 1
     length = lengths[0]
-    assert expected[length:] == list(range(length, 0, -1)) * 19
+    assert expected[length:] == list(range(length))[::-1] * 19
 
 
 def test_swarm_prefers_somebody() -> None:

@@ -74,6 +74,7 @@ class Observed:
         self._next = part.first
         self._end = part.end
         self._profile = Profile(part.known)
+        self._only_cells = only_cells
         self._traces = Traces(only_cells=only_cells)
         self._pct_runs: Counter[int] = Counter()
         self._has_choices = False
@@ -105,23 +106,24 @@ class Observed:
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Look at what has happened, and let the strategy choose."""
-        self._profile.look(schedule)
-        self._traces.look_back(schedule)
-        steps = len(actions)
-        self._has_choices |= steps > 1
-        # The steps come first; where the last action is one, all are.
-        if actions[-1] < 0 and is_cancellation(actions[-1]):
-            self._profile.offers_so_far += 1
-            while steps and is_cancellation(actions[steps - 1]):
-                steps -= 1
+        profile, steps = self._profile, len(actions)
+        if self._only_cells:
+            self._traces.look_back(schedule)
+        if steps > 1:
+            self._has_choices = True
+            # The steps come first; where the last action is one, all are.
+            if actions[-1] < 0 and is_cancellation(actions[-1]):
+                profile.offers_so_far += 1
+                while steps and is_cancellation(actions[steps - 1]):
+                    steps -= 1
         action = self.member.pick(actions, schedule)
-        self._profile.took(action, steps=steps)
+        if steps > 1:
+            profile.choices_so_far += 1
         return action
 
     def finish(self, schedule: Schedule) -> None:
         """Learn from a schedule that has ended."""
         self.member.finish(schedule)
-        self._profile.look(schedule)
         self._traces.finish(schedule)
         self._count_pct(schedule)
         self._profile.finish(schedule)

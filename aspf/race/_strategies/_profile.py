@@ -57,54 +57,46 @@ class Profile:
         self.choices_so_far = 0
         self.offers_so_far = 0
         #: By task number, the steps that are to be expected of it and of the children that it has
-        #: yet to start; below zero if it does more than ever before.
+        #: yet to start; whoever goes by that takes off what it has done.
         self.remaining: list[int] = []
         # Of the run that is going on, by task number.
         self._places: list[Place] = []
-        self._parents: list[int] = []
         self._children: list[int] = []
-        self._steps: list[int] = []
 
     def begin(self) -> None:
         """A run begins."""
         self.choices_so_far = self.offers_so_far = 0
-        for of_run in (self.remaining, self._places, self._parents, self._children, self._steps):
+        for of_run in (self.remaining, self._places, self._children):
             of_run.clear()
 
     def look(self, schedule: Schedule) -> None:
-        """Make the acquaintance of the tasks that the last step has started."""
-        if len(self._places) == len(schedule.strands):
-            return
+        """Make the acquaintance of the tasks that were started since the last look."""
+        expected = self.known.steps
         for strand in schedule.strands[len(self._places) :]:
-            nursery = strand.task.parent_nursery
-            parent = nursery and schedule._by_task.get(nursery.parent_task)
             place: Place = ()
-            if parent:
-                place = (*self._places[parent.number], self._children[parent.number])
-                self._children[parent.number] += 1
-                self.remaining[parent.number] -= self.known.steps.get(place, 0)
-            self.remaining.append(self.known.steps.get(place, 0))
+            if strand.parent is not None:
+                parent = strand.parent.number
+                place = (*self._places[parent], self._children[parent])
+                self._children[parent] += 1
+                self.remaining[parent] -= expected.get(place, 0)
+            self.remaining.append(expected.get(place, 0))
             self._places.append(place)
-            self._parents.append(parent.number if parent else -1)
             self._children.append(0)
-            self._steps.append(0)
-
-    def took(self, action: int, *, steps: int) -> None:
-        """One of *steps* possible steps was taken, or a cancellation."""
-        if action >= 0:
-            self._steps[action] += 1
-            self.remaining[action] -= 1
-        self.choices_so_far += steps > 1
 
     def finish(self, schedule: Schedule) -> None:
         """A run has ended: learn from it."""
-        learned = self.learned
-        totals = self._steps.copy()
+        self.look(schedule)
+        learned, strands = self.learned, schedule.strands
+        totals = [0] * len(strands)
+        for action in schedule.actions:
+            if action >= 0:
+                totals[action] += 1
         for number in range(len(totals) - 1, -1, -1):
-            place = self._places[number]
-            learned.steps[place] = max(learned.steps.get(place, 0), totals[number])
-            if number:
-                totals[self._parents[number]] += totals[number]
+            place, total, parent = self._places[number], totals[number], strands[number].parent
+            if total > learned.steps.get(place, -1):
+                learned.steps[place] = total
+            if parent is not None:
+                totals[parent.number] += total
         learned.tasks = max(learned.tasks, len(totals))
         learned.choices = max(learned.choices, self.choices_so_far)
         learned.offers = max(learned.offers, self.offers_so_far)

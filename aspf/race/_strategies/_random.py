@@ -18,4 +18,4 @@ class Random(Drawn):
 
     def _choose(self, steps: list[int], schedule: Schedule) -> int:
         del schedule
-        return steps[0] if len(steps) == 1 else steps[self._below(len(steps))]
+        return steps[0] if len(steps) == 1 else steps[int(self._draw() * len(steps))]

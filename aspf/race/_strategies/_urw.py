@@ -25,11 +25,13 @@ class URW(Drawn):
     """Draw a task with the weight of the steps that it has left."""
 
     def _choose(self, steps: list[int], schedule: Schedule) -> int:
-        del schedule
-        if len(steps) == 1:
-            return steps[0]
+        self._profile.look(schedule)
         remaining = self._profile.remaining
-        # Who does more than in any run before has at least the step that he is at.
-        return self._weighted(
-            steps, [max(1, remaining[task]) if task >= 0 else 1 for task in steps]
-        )
+        step = steps[0]
+        if len(steps) > 1:
+            # Who does more than in any run before has at least the step that he is at.
+            weights = [max(1, remaining[task]) if task >= 0 else 1 for task in steps]
+            step = self._weighted(steps, weights)
+        if step >= 0:
+            remaining[step] -= 1
+        return step
