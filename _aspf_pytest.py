@@ -50,6 +50,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="repeat one schedule of a test marked race instead of exploring it",
     )
     group.addoption(
+        "--aspf-directory",
+        metavar="DIR",
+        help="keep failing schedules in DIR and try them first the next time (default: .aspf in "
+        "the root directory); an empty DIR keeps none",
+    )
+    group.addoption(
         "--aspf-schedules",
         metavar="N",
         type=int,
@@ -73,6 +79,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         default=None,
         help="fail a test whose schedules were not exhausted",
     )
+    parser.addini("aspf_directory", "as --aspf-directory, seen from the root", default=".aspf")
     parser.addini("aspf_schedules", "as --aspf-schedules, for tests whose marker says nothing")
     parser.addini("aspf_seconds", "as --aspf-seconds, for tests whose marker says nothing")
     parser.addini("aspf_run_seconds", "as --aspf-run-seconds")

@@ -10,8 +10,9 @@ import click
 if TYPE_CHECKING:
     from aspf.race import Recording
 
-__all__ = ("FILE", "Refused", "write_file", "write_files")
+__all__ = ("DIRECTORY", "FILE", "Refused", "write_file", "write_files")
 
+DIRECTORY = click.Path(file_okay=False)
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 

@@ -23,7 +23,7 @@ from aspf.race import (
     replay as replay_schedule,
 )
 
-from ._files import FILE, Refused, write_file, write_files
+from ._files import DIRECTORY, FILE, Refused, write_file, write_files
 from ._lost_wakeup import report_lost_wakeup
 from ._programs import LOST_WAKEUP, catalogue, find_program
 from ._watch import watch
@@ -58,6 +58,8 @@ _OF_A_SEARCH: Final = {
     "resume",
     "weakest",
 }
+# Where failures and long tokens are kept, as by the plugin for pytest.
+KEPT: Final = ".aspf"
 LIST: Final = """
 Names with a dot are programs of aspf.lab, a page fault beside a munmap under one protocol each;
 they take all options that your own programs take. Twelve common patterns of such bugs, each with
@@ -164,6 +166,13 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 )
 @click.option("--replay", "token", metavar="TOKEN", help="Repeat one schedule instead.")
 @click.option(
+    "--directory",
+    type=DIRECTORY,
+    metavar="DIR",
+    help="Keep failing schedules in DIR and try them first the next time, and long tokens; an "
+    f"empty DIR keeps none.  [default: {KEPT}; none for those of --list]",
+)
+@click.option(
     "--html", type=FILE, metavar="FILE", help="Write the first failure as a page to step through."
 )
 @click.option(
@@ -186,6 +195,7 @@ def race(
     shared: str | None,
     keep_going: bool,
     token: str | None,
+    directory: str | None,
     html: Path | None,
     json: Path | None,
     perfetto: Path | None,
@@ -216,14 +226,20 @@ def race(
         raise click.UsageError(f"--faults is an option of {LOST_WAKEUP}")
     found, only_cells = find_program(program)
     command = f"aspf race {shlex.quote(program)}"
+    if directory:
+        command += f" --directory {shlex.quote(directory)}"
+    elif directory is None and (token is not None or not only_cells):
+        directory = KEPT
     if token is not None:
         _refuse(context, _OF_A_SEARCH, "--replay repeats one schedule, and has no use for {}")
         minimise = options["minimise"] and _is_given(context, "minimise")
         files = {"html": html, "json": json, "perfetto": perfetto}
-        _replay(found, token, f"{command} --replay", minimise=minimise, **files)
+        _replay(
+            found, token, f"{command} --replay", minimise=minimise, directory=directory, **files
+        )
         return
     options["shared"] = shared or ("cells" if only_cells else "anything")
-    exploration = _explore(found, stop_on_failure=not keep_going, **options)
+    exploration = _explore(found, stop_on_failure=not keep_going, directory=directory, **options)
     if json is not None:
         write_file(json, exploration.as_json())
     if exploration.failures:
@@ -280,26 +296,47 @@ def _report(exploration: Exploration, command: str) -> str:
 )
 @click.option("--json", type=FILE, metavar="FILE", help="Write the schedule for a program to read.")
 @click.option("--perfetto", type=FILE, metavar="FILE", help="Write it for ui.perfetto.dev.")
-def replay(*, token: str, minimise: bool, **files: Path | None) -> None:
+@click.option(
+    "--directory",
+    type=DIRECTORY,
+    metavar="DIR",
+    default=KEPT,
+    show_default=True,
+    help="Where long tokens are kept.",
+)
+def replay(*, token: str, minimise: bool, directory: str, **files: Path | None) -> None:
     """Repeat the schedule of a TOKEN of the lab's programs.
 
     A schedule of your own program is repeated by `aspf race PROGRAM --replay TOKEN`.
     """
     try:
-        program = program_named(parse_token(token).name)
+        program = program_named(parse_token(token, directory).name)
     except ValueError as error:
         raise Refused(
             f"{error}; for a program of yours: aspf race MODULE:FUNCTION --replay TOKEN"
         ) from error
-    _replay(program, token, "aspf replay", minimise=minimise, **files)
+    command = "aspf replay"
+    if directory not in ("", KEPT):
+        command += f" --directory {shlex.quote(directory)}"
+    _replay(program, token, command, minimise=minimise, directory=directory, **files)
 
 
 def _replay(
-    program: Program, token: str, command: str, *, minimise: bool, **files: Path | None
+    program: Program,
+    token: str,
+    command: str,
+    *,
+    minimise: bool,
+    directory: str | None,
+    **files: Path | None,
 ) -> None:
     try:
-        failure = replay_schedule(program, token, minimise=minimise)
-        write_files(record(program, token) if failure is None else failure.recording, **files)
+        failure = replay_schedule(program, token, minimise=minimise, directory=directory)
+        if failure is None:
+            recording = record(program, token, directory=directory)
+        else:
+            recording = failure.recording
+        write_files(recording, **files)
     except (ValueError, ReplayDiverged, NotDeterministic, TeardownStuck) as error:
         raise Refused(str(error)) from error
     if failure is None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import platform
 import sys
-import tempfile
 import time
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+from aspf.race._atomic import write_whole
 from aspf.race._counts import Counts, Ending
 from aspf.race._footprint import Footprint
 from aspf.race._search import Tree
@@ -29,11 +28,12 @@ from aspf.race._strategies._plans import Choosing, Drawing, Enumerating, Part, P
 from aspf.race._strategies._profile import Known
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
 
     from aspf.race._strategies._bounded import Branch
 
-__all__ = ("Checkpoint",)
+__all__ = ("Checkpoint", "qualified_name")
 
 FORMAT: Final = "aspf.race.checkpoint"
 VERSION: Final = 1
@@ -101,14 +101,7 @@ class Checkpoint:
         """Write the file, whole or not at all."""
         begun = time.monotonic()
         document = {**self._head, "counts": _of_counts(counts), "plan": _of_plan(plan)}
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f"{self._path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(document, file)
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink()
-            raise
+        write_whole(self._path, json.dumps(document))
         now = time.monotonic()
         self._due = now + max(INTERVAL, SELDOM * (now - begun))
 
@@ -126,17 +119,22 @@ class Checkpoint:
         )
 
 
-def _identify(program: Callable[..., object]) -> dict[str, str]:
+def qualified_name(program: Callable[..., object]) -> str:
+    """Return what tells a program from those of the same name elsewhere."""
     while hasattr(program, "func"):
         program = program.func
-    where = getattr(program, "__module__", "")
     name = getattr(program, "__qualname__", type(program).__qualname__)
+    return f"{getattr(program, '__module__', '')}:{name}"
+
+
+def _identify(program: Callable[..., object]) -> dict[str, str]:
+    name = qualified_name(program)
     try:
-        source = inspect.getsource(sys.modules[where])
+        source = inspect.getsource(sys.modules[name.partition(":")[0]])
     except (OSError, KeyError, TypeError):
         source = ""
     return {
-        "program": f"{where}:{name}",
+        "program": name,
         "digest of the program's file": hashlib.sha256(source.encode()).hexdigest()[:16],
     }
 

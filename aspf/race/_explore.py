@@ -25,10 +25,11 @@ from aspf._errors import (
     RaceFound,
     TeardownStuck,
 )
-from aspf.race._checkpoint import Checkpoint
+from aspf.race._checkpoint import Checkpoint, qualified_name
 from aspf.race._counts import Counts, kind_of
 from aspf.race._engine import Schedule
 from aspf.race._jobs import Order, Pool, pickled, run_parts
+from aspf.race._kept import Kept, Keyed
 from aspf.race._limits import Limits, interruptible
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
@@ -75,7 +76,8 @@ class Failure:
     schedule: int
     #: How many schedules failed so.
     count: int
-    #: Repeats the schedule: see `replay`.
+    #: Repeats the schedule: see `replay`. A long one is short here, and in a file, if the
+    #: exploration had a directory.
     token: str
     #: The interleaving in columns, and what went wrong.
     diagram: str
@@ -88,10 +90,13 @@ class Failure:
     level: str = "free"
     #: The next weaker level, if it was looked for there in vain.
     below: Below | None = None
+    #: Whether an earlier run has found it, and its token was kept: see ``directory=`` of `explore`.
+    kept: bool = False
 
     def __str__(self) -> str:
         times = "" if self.count == 1 else f", the first of {self.count}"
-        head = f"{self.kind} in schedule {self.schedule}{times}"
+        kept = ", kept from an earlier run" if self.kept else ""
+        head = f"{self.kind} in schedule {self.schedule}{times}{kept}"
         switches = "" if self.minimal is None else f"\n{self.minimal}"
         level = f"level: {in_words(self.level, self.below)}"
         return f"{head}\n\n{self.diagram}{switches}\n{level}\nreplay: {self.token}\n"
@@ -244,7 +249,10 @@ class Exploration:
             "outcomes": [{"outcome": text, **asdict(o)} for text, o in self.outcomes.items()],
             "failures": [
                 {
-                    **{name: getattr(failure, name) for name in ("schedule", "count", "level")},
+                    **{
+                        name: getattr(failure, name)
+                        for name in ("schedule", "count", "kept", "level")
+                    },
                     "below": None if failure.below is None else asdict(failure.below),
                     **json.loads(failure.as_json()),
                 }
@@ -275,6 +283,7 @@ def explore(
     progress: Callable[[Progress], object] | None = None,
     jobs: int = 1,
     resume: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
 ) -> Exploration:
     """Run a program in many schedules, and report in which it fails.
 
@@ -325,6 +334,11 @@ def explore(
         resume: A file to note in, every few seconds, what is left; if it exists, the exploration
             goes on where it ends, and reports the same as without interruption. It is removed
             when nothing is left. Only what *schedules* and *seconds* cut, or ctrl-C, leaves any.
+        directory: Where to keep the tokens of failures, such as ``".aspf"``. The next exploration
+            of the program with the same *name*, *level*, *cancel* and *timers* replays them first,
+            and if one still fails ends with that; it drops those that pass. (With
+            ``stop_on_failure=False`` they are kept, and not tried first.) Long tokens become
+            short: they stand for a file there. What can't be written is not kept.
 
     Returns:
         What was found. ``exhausted`` is true only if no schedule is left.
@@ -370,6 +384,9 @@ def explore(
     checkpoint = _checkpoint(resume, program, order)
     if checkpoint is not None:
         checkpoint.load(plan, tally.counts)
+    kept = Kept(directory) if directory else None
+    key = _key(program, name, settings, directory)
+    again: tuple[Failure, int] | None = None
     findings: dict[Finding, int] = {}
     stopped_by = ""
 
@@ -394,7 +411,16 @@ def explore(
 
         try:
             tally.draw()  # what an earlier go has found
-            if jobs > 1:
+            if kept is not None and stop_on_failure:
+                again = kept.first(
+                    key,
+                    lambda token: _still_fails(
+                        program, name, token, minimise=minimise, check=interrupts.check
+                    ),
+                )
+                interrupts.check()
+                stopped_by = "" if again is None else "failure"
+            if jobs > 1 and not stopped_by:
                 with Pool(jobs, sent, name, order) as pool:
                     stopped_by = run_parts(
                         plan, pool, tally.counts, limits=limits, interrupts=interrupts, take=take
@@ -422,14 +448,25 @@ def explore(
                 done.left = plan.leave(searching)
                 take(done)
                 stopped_by = done.stopped_by if not done.finished else ""
-            if checkpoint is not None and stopped_by in {"", "failure"}:
+            if checkpoint is not None and again is None and stopped_by in {"", "failure"}:
                 checkpoint.remove()
             if stopped_by != "interrupted":
-                if weakest:
+                if weakest and again is not None:
+                    again = _weakened(program, *again, order, limits, check=interrupts.check)
+                elif weakest:
                     tally.weaken(order, interrupts.check, lambda: limits.time_is_over)
                 tally.finish(minimise=minimise, check=interrupts.check)
         except KeyboardInterrupt:
             stopped_by = "interrupted"
+    failures, schedules = tally.failures, tally.counts.complete
+    if again is not None:
+        failure, number = again
+        failures = (replace(failure, schedule=number, kept=True), *failures)
+        schedules += number
+    if kept is not None:
+        for failure in failures:
+            kept.save(key, failure.token)
+        failures = tuple(replace(each, token=kept.shorten(each.token)) for each in failures)
     exploration = Exploration(
         program=name,
         search=search,
@@ -437,11 +474,11 @@ def explore(
         cancel=cancel,
         timers=timers,
         isolated=isolated,
-        schedules=tally.counts.complete,
+        schedules=schedules,
         pruned=tally.counts.pruned,
         cancellations=tally.counts.cancellations,
         exhausted=plan.exhausted,
-        failures=tally.failures,
+        failures=failures,
         outcomes=tally.outcomes,
         coverage=plan.coverage,
         findings=findings,
@@ -477,6 +514,7 @@ def check(
     require: Literal["no failure", "holds"] = "no failure",
     jobs: int = 1,
     resume: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
 ) -> Exploration:
     """Explore as `explore` does, and raise if any schedule fails.
 
@@ -514,6 +552,7 @@ def check(
         progress=progress,
         jobs=jobs,
         resume=resume,
+        directory=directory,
     )
     if exploration.verdict == "failed":
         raise RaceFound(str(exploration))
@@ -523,7 +562,11 @@ def check(
 
 
 def replay(
-    program: Callable[[], Awaitable[object]], token: str, *, minimise: bool = False
+    program: Callable[[], Awaitable[object]],
+    token: str,
+    *,
+    minimise: bool = False,
+    directory: str | os.PathLike[str] | None = None,
 ) -> Failure | None:
     """Repeat one schedule.
 
@@ -531,15 +574,104 @@ def replay(
         program: The program that the token was made with.
         token: From `Failure.token` or `Outcome.token`.
         minimise: Look for a schedule with fewer context switches that fails in the same way.
+        directory: Where long tokens are kept, as it was given to `explore`.
 
     Returns:
         How it fails; ``None`` if that schedule passes.
 
     Raises:
         ReplayDiverged: The program can't do what the token says.
-        ValueError: The token is none.
+        ValueError: The token is none, or stands for one that can't be found.
     """
-    name, run = _replay(program, token)
+    parsed = parse_token(token, directory)
+    with exploring(primitives=parsed.level == "contract"):
+        failure = _failure(program, parsed.name, _follow(program, parsed), minimise=minimise)
+    if failure is None or not directory:
+        return failure
+    return replace(failure, token=Kept(directory).shorten(failure.token))
+
+
+def record(
+    program: Callable[[], Awaitable[object]],
+    token: str,
+    *,
+    directory: str | os.PathLike[str] | None = None,
+) -> Recording:
+    """Repeat one schedule, failing or not, and keep all that happens in it.
+
+    Args:
+        program: The program that the token was made with.
+        token: From `Failure.token` or `Outcome.token`.
+        directory: Where long tokens are kept, as it was given to `explore`.
+
+    Raises:
+        ReplayDiverged: The program can't do what the token says.
+        ValueError: The token is none, or stands for one that can't be found.
+    """
+    parsed = parse_token(token, directory)
+    with exploring(primitives=parsed.level == "contract"):
+        return _recording_of(parsed.name, _follow(program, parsed))
+
+
+def _follow(program: Callable[[], Awaitable[object]], token: Token) -> _Run:
+    if token.periods:
+        return _retrace(program, token)
+    settings = Settings(cancel_for(token.actions), level=token.level, timers="any")
+    return _run_again(program, token.actions, settings, open_ended=token.open_ended)
+
+
+def _key(
+    program: Callable[..., object],
+    name: str,
+    settings: Settings,
+    directory: str | os.PathLike[str] | None,
+) -> str:
+    """Say what a kept token is of: under other settings its schedule need not be one."""
+    of = directory.key if isinstance(directory, Keyed) else f"{qualified_name(program)} {name}"
+    return f"{of} {settings.level} {settings.cancel} {settings.timers}"
+
+
+def _still_fails(
+    program: Callable[[], Awaitable[object]],
+    name: str,
+    token: str,
+    *,
+    minimise: bool,
+    check: Callable[[], object],
+) -> Failure | None:
+    check()
+    run = _follow(program, parse_token(token))
+    return _failure(program, name, run, minimise=minimise, check=check)
+
+
+def _weakened(
+    program: Callable[[], Awaitable[object]],
+    failure: Failure,
+    number: int,
+    order: Order,
+    limits: Limits,
+    *,
+    check: Callable[[], object],
+) -> tuple[Failure, int]:
+    """Look for a failure at weaker levels that no search has found this time."""
+    kind = failure.kind, failure.summary
+    turns = [task for task, _ in failure.recording.turns]
+    for _, level, below in weakest_levels(
+        program, {kind: turns}, order, check, lambda: limits.time_is_over
+    ):
+        failure = replace(failure, level=level, below=below)
+    return failure, number
+
+
+def _failure(
+    program: Callable[[], Awaitable[object]],
+    name: str,
+    run: _Run,
+    *,
+    minimise: bool,
+    check: Callable[[], object] = lambda: None,
+) -> Failure | None:
+    """Say how a schedule fails that was repeated, if it does."""
     schedule = run.schedule
     if schedule.verdict is None:
         return None
@@ -553,34 +685,8 @@ def replay(
         "any" if schedule.time_was_early else "idle",
     )
     kind = failure.kind, failure.summary
-    with exploring(primitives=schedule.level == "contract"):
-        found = _minimise(program, kind, schedule.actions, settings)
-        return failure if found is None else _minimised(program, failure, found, settings)
-
-
-def record(program: Callable[[], Awaitable[object]], token: str) -> Recording:
-    """Repeat one schedule, failing or not, and keep all that happens in it.
-
-    Args:
-        program: The program that the token was made with.
-        token: From `Failure.token` or `Outcome.token`.
-
-    Raises:
-        ReplayDiverged: The program can't do what the token says.
-        ValueError: The token is none.
-    """
-    return _recording_of(*_replay(program, token))
-
-
-def _replay(program: Callable[[], Awaitable[object]], token: str) -> tuple[str, _Run]:
-    parsed = parse_token(token)
-    with exploring(primitives=parsed.level == "contract"):
-        if not parsed.periods:
-            settings = Settings(cancel_for(parsed.actions), level=parsed.level, timers="any")
-            run = _run_again(program, parsed.actions, settings, open_ended=parsed.open_ended)
-        else:
-            run = _retrace(program, parsed)
-    return parsed.name, run
+    found = _minimise(program, kind, schedule.actions, settings, check)
+    return failure if found is None else _minimised(program, failure, found, settings)
 
 
 def _retrace(program: Callable[[], Awaitable[object]], token: Token) -> _Run:

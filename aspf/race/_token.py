@@ -11,7 +11,8 @@ end says that the program would have gone on. Where it was run at another level 
 scheduling points are others, so the token says which: ``aspf1:lost-update:level=contract:0,1x2``.
 
 Numbers are cheap, and mean something else as soon as the program is edited. So the tokens of
-failures, ``aspf2:...``, are symbolic: see ``_periods.py``.
+failures, ``aspf2:...``, are symbolic: see ``_periods.py``. What stands for a long one that is kept in
+a file, ``aspf2:NAME:@HASH``: see ``_kept.py``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from aspf.race._actions import TIME, cancellation, is_time, scope_of, task_of, timer
+from aspf.race._kept import resolve
 from aspf.race._periods import Period, join, periods_from, periods_of, plain
 from aspf.race._settings import LEVELS
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
 
 __all__ = ("Token", "format_symbols", "format_token", "parse_token", "safe_name")
@@ -108,11 +111,16 @@ def _of_task(action: int) -> str:
     return f"{letter}{task_of(action)}" + (f".{scope}" if scope else "")
 
 
-def parse_token(token: str) -> Token:
+def parse_token(token: str, directory: str | os.PathLike[str] | None = None) -> Token:
     """Read a token.
 
+    Args:
+        token: From `Failure.token` or `Outcome.token`.
+        directory: Where the long ones are kept, if any are: see `explore`.
+
     Raises:
-        ValueError: It is none; the message shows the part that is wrong.
+        ValueError: It is none, and the message shows the part that is wrong; or it stands for one
+            that can't be found.
 
     Examples:
         >>> parse_token("aspf1:lost-update:0,1x2,c1,t").actions
@@ -120,7 +128,8 @@ def parse_token(token: str) -> Token:
         >>> parse_token("aspf2:lost-update:level=contract:::0").level
         'contract'
     """
-    version, *parts = token.strip().split(":")
+    token = resolve(token.strip(), directory)
+    version, *parts = token.split(":")
     length = {_NUMBERS: 2, _SYMBOLS: 4}.get(version)
     if length is None or len(parts) not in (length, length + 1):
         raise ValueError(

@@ -39,6 +39,7 @@ from aspf._errors import (
     TeardownStuck,
 )
 from aspf.race._explore import explore, replay
+from aspf.race._kept import Keyed, is_reference
 from aspf.race._pytest_fixtures import FixtureGraph, leaves_of
 from aspf.race._token import parse_token, safe_name
 
@@ -56,7 +57,8 @@ _BODY: Final = pytest.StashKey["Callable[..., Awaitable[object]]"]()
 _GRAPH: Final = pytest.StashKey[FixtureGraph]()
 # The marker takes every option of the explorer that a test can choose, and one of our own.
 _OPTIONS: Final = sorted(
-    {*inspect.signature(explore).parameters, "fixtures"} - {"program", "name", "progress"}
+    {*inspect.signature(explore).parameters, "fixtures"}
+    - {"program", "name", "progress", "directory"}
 )
 _SUMMARY: Final = "aspf_race"
 # Seconds before a search is long.
@@ -85,9 +87,18 @@ class RaceFoundInTest(pytest.fail.Exception, RaceFound):  # type: ignore[misc,na
 def check_token(config: pytest.Config) -> None:
     """Refuse a token that no test could use."""
     try:
-        parse_token(config.getoption("aspf_replay"))
+        parse_token(config.getoption("aspf_replay"), directory_of(config))
     except ValueError as error:
         raise pytest.UsageError(f"--aspf-replay: {error}") from None
+
+
+def directory_of(config: pytest.Config) -> Path | None:
+    """Return where failures are kept, if they are."""
+    flag = config.getoption("aspf_directory")
+    if flag is not None:
+        return config.invocation_params.dir / flag if flag else None
+    of_file = config.getini("aspf_directory")
+    return config.rootpath / of_file if of_file else None
 
 
 def _options(item: pytest.Item) -> dict[str, Any]:
@@ -139,7 +150,8 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     token = config.getoption("aspf_replay")
     races = [item for item in items if _BODY in item.stash]
-    chosen = [item for item in races if safe_name(item.name) == parse_token(token).name] or races
+    name = parse_token(token, directory_of(config)).name
+    chosen = [item for item in races if safe_name(item.name) == name] or races
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 
@@ -251,9 +263,13 @@ def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) ->
     options = _limited(item, _options(item))
     options.pop("fixtures", None)
     progress = _ProgressLine(item)
+    path = directory_of(item.config)
+    directory = None if path is None else Keyed(path, item.nodeid)
     try:
         with _stopped_by_alarms(progress):
-            exploration = explore(program, name=item.name, progress=progress, **options)
+            exploration = explore(
+                program, name=item.name, progress=progress, directory=directory, **options
+            )
     finally:
         progress.erase()
     for failure in exploration.failures:
@@ -369,7 +385,7 @@ class _ProgressLine:
 
 
 def _replay(item: pytest.Function, program: Callable[[], Awaitable[object]], token: str) -> None:
-    failure = replay(program, token)
+    failure = replay(program, token, directory=directory_of(item.config))
     if failure is not None:
         _obey(failure.error)
         item.user_properties.append((_SUMMARY, "fails in the schedule that was replayed"))
@@ -395,6 +411,9 @@ def _for_pytest(item: pytest.Function, failure: Failure) -> Failure:
     path = os.path.relpath(item.path, item.config.invocation_params.dir)
     test = shlex.quote("::".join([path, *item.nodeid.split("::")[1:]]))
     command = f"pytest {test} --aspf-replay={failure.token}"
+    directory = item.config.getoption("aspf_directory")
+    if directory and is_reference(failure.token):
+        command += f" --aspf-directory={shlex.quote(directory)}"
     return replace(failure, token=command, diagram=failure.diagram + where)
 
 

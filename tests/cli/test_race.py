@@ -41,6 +41,62 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is kept of failures out of the working tree, and from other tests."""
+    monkeypatch.chdir(tmp_path)
+
+
+# -- what is kept -----------------------------------------------------------------------------
+
+
+def test_a_failure_is_tried_first_the_next_time() -> None:
+    """Whoever repairs a program runs the command again and again."""
+    _, first = run("race", "cli._bank:withdrawals")
+    _, second = run("race", "cli._bank:withdrawals")
+    assert "kept from an earlier run" not in first
+    assert "\nerror in schedule 1, kept from an earlier run\n" in second
+    assert first.splitlines()[-1] == second.splitlines()[-1]
+    assert Path(".aspf/.gitignore").read_text(encoding="utf-8") == "*\n"
+
+
+def test_where_failures_are_kept() -> None:
+    """Who wants another directory, or none; those of --list nobody repairs."""
+    run("race", "cli._bank:withdrawals", "--directory", "")
+    run("race", "rfc2009.whole")
+    assert not list(Path().iterdir())
+    run("race", "cli._bank:withdrawals", "--directory", "else where")
+    assert [path.name for path in Path().iterdir()] == ["else where"]
+
+
+@pytest.mark.parametrize("program", ["cli._bank:withdrawals", "rfc2009.whole"])
+@pytest.mark.parametrize("directory", [(), ("--directory", "else where")])
+def test_a_token_that_is_in_a_file(
+    program: str, directory: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command in the last line must repeat the schedule as it stands there."""
+    monkeypatch.setattr("aspf.race._kept.LONG", 10)
+    where = directory or ("--directory", ".aspf")
+    code, output = run("race", program, *where)
+    assert code == 1
+    aspf, *command = shlex.split(output.splitlines()[-1].removeprefix("replay: "))
+    assert aspf == "aspf"
+    assert re.fullmatch(r"aspf2:[\w.-]+:@[0-9a-f]{12}", command[-1])
+    again, diagram = run(*command)
+    assert again == 1
+    assert diagram in output
+    if program == "rfc2009.whole":
+        again, _ = run("replay", command[-1], *directory)
+        assert again == 1
+        _, minimal = run("replay", command[-1], *directory, "--minimise")
+        line = minimal.splitlines()[-1].removeprefix("replay: ")
+        assert run(*shlex.split(line)[1:])[0] == 1
+    # In another directory there is nothing.
+    code, output = run("race", program, "--directory", "gone", "--replay", command[-1])
+    assert code == 2
+    assert "gone/tokens/" in output.replace("\\", "/")
+
+
 # -- the mail's race --------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ import importlib
 import importlib.metadata
 import json
 import re
+import shlex
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +50,7 @@ async def test_order():
         nursery.start_soon(note, "b")
     assert order == ["a", "b"], "not the order of their start"
 """
+METHOD = ORDER.replace("test_order()", "test_order(self)")
 REPLAY_OF_ORDER = "aspf2:test_order:note+2,note:children:0@0,1,2,0"
 
 
@@ -253,7 +256,7 @@ def test_a_budget_in_the_file(run: Callable[..., pytest.RunResult]) -> None:
     """A project would have to repeat it in every marker, or at every call of pytest."""
     text = ORDER + ORDER.replace("race", "race(schedules=9)").replace("test_", "test_own_")
     one = run(text, "-o", "aspf_schedules=1", "-o", "aspf_seconds=1e9")
-    late = run(text, "-o", "aspf_seconds=1e-9")
+    late = run(text, "-o", "aspf_seconds=1e-9", "--aspf-directory=")
     flag = run(text, "-o", "aspf_schedules=1", "--aspf-schedules=2")
 
     one.assert_outcomes(passed=1, failed=1)
@@ -928,3 +931,84 @@ def test_the_counts_are_properties_of_the_report(pytester: pytest.Pytester) -> N
     properties = dict(json.loads(json.dumps(report.user_properties)))
     assert properties["aspf_race_schedules"] == 1
     assert properties["aspf_race_exhausted"] is True
+
+
+# -- what is kept --------------------------------------------------------------------------------
+
+
+def kept_in(directory: Path) -> list[Path]:
+    """Return the tokens that are kept of failures."""
+    return sorted(directory.glob("failures/*/*"))
+
+
+def test_a_failure_is_tried_first_the_next_time(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """Whoever repairs a race runs the test again and again, and doesn't want to wait."""
+    first = run(ORDER)
+    second = run(ORDER)
+    repaired = run(ORDER.replace('== ["a", "b"]', "is not None"))
+
+    first.stdout.fnmatch_lines(["error in schedule 2"])
+    second.stdout.fnmatch_lines(["error in schedule 1, kept from an earlier run"])
+    # Below the root is nothing but what git ignores.
+    assert (pytester.path / ".aspf" / ".gitignore").read_text(encoding="utf-8") == "*\n"
+    repaired.stdout.fnmatch_lines(["test_it.py::test_order: holds: no failure in *"])
+    assert kept_in(pytester.path / ".aspf") == []
+
+
+def test_where_failures_are_kept(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """A read-only checkout, or who wants none of it."""
+    run(ORDER, "--aspf-directory=")
+    assert not (pytester.path / ".aspf").exists()
+    run(ORDER, "-o", "aspf_directory=")
+    assert not (pytester.path / ".aspf").exists()
+    run(ORDER, "-o", "aspf_directory=of_file", "--aspf-directory=of_command")
+    run(ORDER, "-o", "aspf_directory=of_file")
+
+    assert len(kept_in(pytester.path / "of_command")) == 1
+    assert len(kept_in(pytester.path / "of_file")) == 1
+    assert not (pytester.path / ".aspf").exists()
+
+
+def test_a_token_that_is_in_a_file(
+    run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command in the report must repeat the schedule as it stands there."""
+    monkeypatch.setattr("aspf.race._kept.LONG", 10)
+    for options in (), ("--aspf-directory=else where",):
+        (line,) = [x for x in run(ORDER, *options).outlines if x.startswith("replay: ")]
+        command, path, *flags = shlex.split(line.removeprefix("replay: "))
+        assert (command, path) == ("pytest", "test_it.py::test_order")
+        assert re.fullmatch("--aspf-replay=aspf2:test_order:@[0-9a-f]{12}", flags[0])
+        assert flags[1:] == [*options]
+        again = run(ORDER, *flags)
+        again.assert_outcomes(failed=1)
+        assert line in again.outlines
+    gone = run(ORDER, "--aspf-replay=aspf2:test_order:@0123456789ab")
+    assert gone.ret == pytest.ExitCode.USAGE_ERROR
+    gone.stderr.fnmatch_lines(["ERROR: --aspf-replay: *stands for a long token, and *missing*"])
+
+
+def test_tests_of_one_name_have_their_own(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """A failure of one test would be tried with another, and dropped when that passes."""
+    run(f"class TestA:\n{textwrap.indent(METHOD, '    ')}\nclass TestB(TestA): pass\n")
+    assert len(list((pytester.path / ".aspf" / "failures").iterdir())) == 2
+
+
+def test_workers_keep_in_one_place(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """Those of pytest-xdist write at the same time."""
+    text = ORDER.replace(
+        "@pytest.mark.race", "@pytest.mark.race\n@pytest.mark.parametrize('n', range(6))"
+    )
+    text = text.replace("test_order()", "test_order(n)")
+    run(text, "-p", "xdist", "-n", "2").assert_outcomes(failed=6)
+    assert len(kept_in(pytester.path / ".aspf")) == 6
+    again = run(text, "-p", "xdist", "-n", "2")
+    assert sum("kept from an earlier run" in line for line in again.outlines) >= 6
