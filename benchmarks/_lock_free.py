@@ -2,8 +2,11 @@
 
 The work-stealing queue is Cilk's THE protocol (Frigo, Leiserson and Randall, "The Implementation
 of the Cilk-5 Multithreaded Language", PLDI 1998) as Daan Leijen wrote it for CHESS: its owner
-pushes and pops at the tail without a lock, others steal at the head under one. SafeStack is Dmitry
+pushes and pops at the tail without a lock, others steal at the head under one. How many tasks do
+what follows the sources of SCTBench, with two thieves who try once or twice. SafeStack is Dmitry
 Vyukov's: an array whose free slots are a stack, linked by index.
+
+See `_programs.py` for the other programs and `_pthreads.py` for the granularity.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from aspf.race import Cell
 from ._pthreads import Bug, Mutex, Program, named, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-__all__ = ("LOCK_FREE",)
+__all__ = ("LOCK_FREE", "work_steal_queue")
 
 
 class WorkStealQueue:
@@ -27,14 +30,18 @@ class WorkStealQueue:
     Args:
         interlocked: Decrement the tail and increment the head in one step each, as CHESS's
             interlocked variant does; else a read and a write.
+        seeded: With the bug that CHESS calls BUG3: a push may take the slot that a steal has
+            claimed and not read yet.
+        size: For how many elements there is room at first, a power of two.
     """
 
-    def __init__(self, *, interlocked: bool, size: int = 2) -> None:
+    def __init__(self, *, interlocked: bool, seeded: bool, size: int = 2) -> None:
         self.head = Cell(0, "head")
         self.tail = Cell(0, "tail")
         self.elements = [Cell(-1, f"element {i}") for i in range(size)]
         self.lock = Mutex("queue lock")
         self._interlocked = interlocked
+        self._kept_free = 0 if seeded else 1
 
     @property
     def mask(self) -> int:
@@ -57,8 +64,7 @@ class WorkStealQueue:
 
     async def push(self, item: int) -> None:
         tail = await self.tail.get()
-        # The bug that CHESS calls BUG3: the slot of a steal that is under way isn't left free.
-        if tail < await self.head.get() + self.mask + 1:
+        if tail < await self.head.get() + len(self.elements) - self._kept_free:
             await self.elements[tail & self.mask].set(item)
             await self.tail.set(tail + 1)
         else:
@@ -105,15 +111,15 @@ class WorkStealQueue:
 
 
 async def work_steal_queue(
-    stealers: int, attempts: int, *, interlocked: bool, pushes_first: bool
+    stealers: int, attempts: int, *, interlocked: bool, pushes_first: bool, seeded: bool = True
 ) -> None:
-    """Every item must be taken once."""
+    """Every item must be taken once; see `WorkStealQueue` for *interlocked* and *seeded*."""
     items = 4
-    queue = WorkStealQueue(interlocked=interlocked)
+    queue = WorkStealQueue(interlocked=interlocked, seeded=seeded)
     taken = [0] * items
 
-    async def take(get: Callable[[], object]) -> None:
-        item: int = await get()  # type: ignore[misc]
+    async def take(get: Callable[[], Awaitable[int]]) -> None:
+        item = await get()
         if item != -1:
             taken[item] += 1
 
@@ -139,7 +145,11 @@ async def work_steal_queue(
 
 
 async def safe_stack(tasks: int = 3, rounds: int = 2) -> None:
-    """A slot that was popped must be nobody else's until it is pushed back."""
+    """A slot that was popped must be nobody else's until it is pushed back.
+
+    The hardest small program that is known: the published studies find it after hundreds of
+    thousands of schedules, if at all.
+    """
     value = [Cell(0, f"value {i}") for i in range(tasks)]
     following = [Cell(i + 1 if i + 1 < tasks else -1, f"next {i}") for i in range(tasks)]
     head, count = Cell(0, "head"), Cell(tasks, "count")
@@ -217,9 +227,7 @@ LOCK_FREE: dict[str, Program] = dict(
         _queue("WorkStealQueue", 2, 1, interlocked=False, pushes_first=False),
         _queue("InterlockedWorkStealQueue", 2, 1, interlocked=True, pushes_first=False),
         _queue("StateWorkStealQueue", 2, 2, interlocked=False, pushes_first=True),
-        _queue(
-            "InterlockedWorkStealQueueWithState", 1, 2, interlocked=True, pushes_first=False
-        ),
+        _queue("InterlockedWorkStealQueueWithState", 1, 2, interlocked=True, pushes_first=False),
         ("SafeStack", named("SafeStack", safe_stack)),
     )
 )

@@ -1,78 +1,27 @@
-"""The programs of SCTBench and some others, on cells, at the granularity of await points.
+"""The programs: those of SCTBench and some others, by the names that the literature has for them.
 
-Every access to shared memory and every operation on a lock is a step of its own, preceded by a
-point at which another task may run; data that only its lock's holder touches is plain data. The
-main task starts all others in one step, and then joins them one by one, in the order of their
-creation, each a step. What an oracle sees is kept, and raised at the very end: so a bug doesn't
-cut a run short, and all interleavings can be counted.
+What they are made of, and at which granularity, is said in `_pthreads.py`. Here are those with
+locks and plain memory; the lock-free ones are in `_lock_free.py`, those with condition variables in
+`_condition_variables.py`. Where a docstring names no other source the program is SCTBench's "CS"
+program of that name, from its C source or, where that wasn't to be had, from the description of
+it in the literature.
 """
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import trio
+from typing import TYPE_CHECKING
 
 from aspf.race import Cell
 
+from ._condition_variables import CONDITION_VARIABLES
+from ._lock_free import LOCK_FREE
+from ._pthreads import Bug, Mutex, Oracle, Program, named, run
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-__all__ = ("PROGRAMS", "Program")
-
-Program: TypeAlias = "Callable[[], Awaitable[object]]"
-
-
-class Bug(AssertionError):
-    """An oracle has seen what it should not."""
-
-
-class Mutex:
-    """A lock in one word of memory: each operation is one step."""
-
-    def __init__(self, name: str = "mutex") -> None:
-        self._held = Cell(False, name)
-
-    async def lock(self) -> None:
-        await self._held.update_when(lambda held: not held, lambda _: True)
-
-    async def unlock(self) -> None:
-        await self._held.set(False)
-
-    async def __aenter__(self) -> None:
-        await self.lock()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.unlock()
-
-
-async def run(
-    *tasks: Callable[[], Awaitable[object]], main: Callable[[], Awaitable[object]] | None = None
-) -> None:
-    """Start the tasks in one step, do what the main task does besides, and join them in order."""
-    async with AsyncExitStack() as joins:
-        # The innermost nursery is left first.
-        nurseries = [await joins.enter_async_context(trio.open_nursery()) for _ in tasks]
-        for nursery, task in zip(reversed(nurseries), tasks, strict=True):
-            nursery.start_soon(task)
-        if main is not None:
-            await main()
-
-
-class Oracle:
-    """Keeps what went wrong until the end of the run."""
-
-    def __init__(self) -> None:
-        self.wrong = False
-
-    def expect(self, condition: object) -> None:
-        self.wrong |= not condition
-
-    def judge(self) -> None:
-        if self.wrong:
-            raise Bug
+__all__ = ("PROGRAMS",)
 
 
 async def lost_update(tasks: int) -> None:
@@ -321,17 +270,117 @@ async def wronglock(others: int) -> None:
     oracle.judge()
 
 
-def _named(name: str, program: Callable[..., Awaitable[object]], *args: int) -> Program:
-    async def named() -> Any:
-        return await program(*args)
+async def queue(size: int = 20) -> None:
+    """The taker counts its attempts, not what it took, to find what it should get."""
+    lock, oracle = Mutex(), Oracle()
+    queued: list[int] = []
+    stored = [0] * size
+    may_put, may_take = True, False
 
-    named.__name__ = name
-    return named
+    async def put() -> None:
+        nonlocal may_put, may_take
+        value = 0
+        async with lock:
+            queued.append(value)
+        for i in range(1, size):
+            async with lock:
+                if may_put:
+                    value += 1
+                    queued.append(value)
+                    stored[i] = value
+                    may_put, may_take = False, True
+
+    async def take() -> None:
+        nonlocal may_put, may_take
+        for i in range(size):
+            async with lock:
+                if may_take:
+                    oracle.expect(queued.pop(0) == stored[i])
+                    may_put, may_take = True, False
+
+    await run(put, take)
+    oracle.judge()
+
+
+async def fsbench(tasks: int = 27, blocks: int = 26) -> None:
+    """A file system's allocator of blocks, with one task more than it has locks: always fails."""
+    inode_locks = [Mutex(f"inode lock {i}") for i in range(blocks)]
+    block_locks = [Mutex(f"block lock {i}") for i in range(blocks)]
+    inodes, busy = [0] * blocks, [False] * blocks
+    oracle = Oracle()
+
+    async def allocate(i: int) -> None:
+        oracle.expect(i < blocks)
+        # The original aborts here.
+        if i >= blocks:
+            return
+        async with inode_locks[i]:
+            block = 2 * i % blocks
+            for _ in range(blocks // 2):
+                async with block_locks[block]:
+                    if not busy[block]:
+                        busy[block] = True
+                        inodes[i] = block + 1
+                        break
+                block = (block + 1) % blocks
+
+    await run(*[partial(allocate, i) for i in range(tasks)])
+    oracle.judge()
+
+
+async def phase01() -> None:
+    """The second lock of x is never given back, so one of the two never gets on: always fails."""
+    x, y = Mutex("x"), Mutex("y")
+
+    async def use() -> None:
+        async with x:
+            pass
+        await x.lock()
+        for _ in range(2):
+            async with y:
+                pass
+
+    await run(use, use)
+
+
+async def din_phil(n: int) -> None:
+    """Philosophers take both forks in an atomic section; the last to have eaten always fails.
+
+    SCTBench's `din_phil<n>_sat`. Who wants a deadlock takes `philosophers`.
+    """
+    forks, eaten = Cell("all on the table", "forks"), Cell(0, "eaten")
+    oracle = Oracle()
+
+    async def dine() -> None:
+        # Takes two and puts them back in this one step, so nobody sees a fork missing.
+        await forks.update(lambda table: table)
+        oracle.expect(await eaten.update(lambda so_far: so_far + 1) < n)
+
+    await run(*[dine] * n)
+    oracle.judge()
+
+
+async def ctrace_test() -> None:
+    """Two tasks enter themselves into the table of a tracing library that has no lock.
+
+    Of the original (Inspect's, a test of the library ctrace) all that we know is that it is a race
+    of two threads which nearly every schedule shows. The table is ours.
+    """
+    entries, used = [Cell("", f"entry {i}") for i in range(2)], Cell(0, "used")
+
+    async def register(name: str) -> None:
+        slot = await used.get()
+        await entries[slot].set(name)
+        await used.set(slot + 1)
+
+    await run(partial(register, "one"), partial(register, "two"))
+    if {entry.peek() for entry in entries} != {"one", "two"}:
+        raise Bug("an entry was lost")
 
 
 #: By the name that the literature, or the reference table, has for them.
 PROGRAMS: dict[str, Program] = {
-    name: _named(name, program, *args)
+    name: named(name, program, *args)
     for name, program, *args in (
         *((f"lost_update_{n}", lost_update, n) for n in (2, 3, 4)),
         ("account", account),
@@ -343,6 +392,7 @@ PROGRAMS: dict[str, Program] = {
         *((f"philosophers_{n}", philosophers, n) for n in (2, 3, 4, 5, 7)),
         *((f"reorder_{n}", reorder, n - 1, 1) for n in (3, 4, 5, 10)),
         ("reorder_20", reorder, 10, 10),
+        *((f"reorder_{n}", reorder, n - 1, 1) for n in (50, 100)),
         ("stack", stack),
         ("stringbuffer", stringbuffer),
         ("token_ring", token_ring),
@@ -350,5 +400,11 @@ PROGRAMS: dict[str, Program] = {
         *((f"twostage_{n}", twostage, n - 1, 1) for n in (20, 50, 100)),
         ("wronglock_3", wronglock, 3),
         ("wronglock", wronglock, 7),
+        ("queue", queue),
+        ("fsbench", fsbench),
+        ("phase01", phase01),
+        *((f"din_phil_{n}", din_phil, n) for n in range(2, 8)),
+        ("ctrace_test", ctrace_test),
     )
 }
+PROGRAMS |= CONDITION_VARIABLES | LOCK_FREE

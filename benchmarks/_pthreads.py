@@ -94,6 +94,8 @@ class Oracle:
 
 
 def named(name: str, program: Callable[..., Awaitable[object]], *args: Any) -> Program:
+    """Fix the arguments of a program and give it the name that reports shall have for it."""
+
     async def under_its_name() -> Any:
         return await program(*args)
 
