@@ -26,22 +26,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "name", nargs="*", help=f"what to run: {', '.join(subjects)} (all but what takes long)"
     )
     parser.add_argument("--quick", action="store_true", help="smaller and shorter; less exact")
+    only = parser.add_argument_group("options of schedules")
+    only.add_argument("--only", type=_names, metavar="PROGRAM,...", help="of these programs")
+    only.add_argument("--strategy", type=_names, metavar="NAME,...", help="with these strategies")
+    only.add_argument("--trials", type=int, metavar="N", help="with so many trials, not 20")
     options = parser.parse_args(arguments)
     unknown = set(options.name) - set(subjects)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {subjects}")
 
+    asked = {"only": options.only, "strategies": options.strategy, "trials": options.trials}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if asked and options.name != ["schedules"]:
+        parser.error("--only, --strategy and --trials are options of schedules alone")
+
     print(_machine(), flush=True)
     verdicts = []
     chosen = options.name or [name for name in subjects if not _takes_long(name)]
     for name in chosen:
+        try:
+            rows = import_module(f"benchmarks.{name}").rows(quick=options.quick, **asked)
+        except ValueError as wrong:
+            parser.error(str(wrong))
         print(f"\n{name}: {_title(name)}", flush=True)
-        for row in import_module(f"benchmarks.{name}").rows(quick=options.quick):
+        for row in rows:
             print(_line(row), flush=True)
             verdicts.append(row.holds)
     held, missed = verdicts.count(True), verdicts.count(False)
     print(f"\n{held} of {held + missed} targets hold")
     return 1 if missed else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _takes_long(name: str) -> bool:

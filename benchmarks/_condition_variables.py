@@ -76,8 +76,9 @@ async def ping_pong(rounds: int, items: int, *, consumes: bool) -> None:
 async def bounded_buffer(*, seeded: bool = True) -> None:
     """Two put and two take, and both sides wait on one condition: a signal wakes the wrong one.
 
-    The original is Inspect's boundedBuffer, as PERIOD runs it. We have not read its source, so this
-    is the classic defect of that name, with a buffer of one.
+    Inspect's boundedBuffer, of which the studies run PERIOD's copy. SCTBench's copy has a condition
+    for each side, five tasks on each, and no bug that we see; PERIOD's we haven't read. So this is
+    the classic defect of that name, with a buffer of one.
 
     Args:
         seeded: With the bug; else each side has a condition of its own.

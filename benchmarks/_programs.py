@@ -360,22 +360,45 @@ async def din_phil(n: int) -> None:
     oracle.judge()
 
 
-async def ctrace_test() -> None:
-    """Two tasks enter themselves into the table of a tracing library that has no lock.
+async def ctrace_test(traces: int = 3, *, seeded: bool = True) -> None:
+    """Two tasks trace through a library that counts the messages under a lock for readers.
 
-    Of the original (Inspect's, a test of the library ctrace) all that we know is that it is a race
-    of two threads which nearly every schedule shows. The table is ours.
+    The test of the library ctrace, from Inspect: a task enters itself into the table, then traces.
+    Of the table only the lock is left, which many may hold who only read it; and the number of
+    messages, which they all increment.
+
+    Args:
+        traces: How many messages each task writes.
+        seeded: With the bug; else the increment is one step.
     """
-    entries, used = [Cell("", f"entry {i}") for i in range(2)], Cell(0, "used")
+    # A semaphore with one token does what a mutex does here.
+    table, counting = Mutex("table"), Mutex("reads")
+    messages, reads = Cell(0, "messages"), 0
 
-    async def register(name: str) -> None:
-        slot = await used.get()
-        await entries[slot].set(name)
-        await used.set(slot + 1)
+    async def trace() -> None:
+        nonlocal reads
+        async with counting:
+            if not reads:
+                await table.lock()
+            reads += 1
+        if seeded:
+            await messages.set(await messages.get() + 1)
+        else:
+            await messages.update(lambda n: n + 1)
+        async with counting:
+            reads -= 1
+            if not reads:
+                await table.unlock()
 
-    await run(partial(register, "one"), partial(register, "two"))
-    if {entry.peek() for entry in entries} != {"one", "two"}:
-        raise Bug("an entry was lost")
+    async def work() -> None:
+        async with table:
+            pass
+        for _ in range(traces):
+            await trace()
+
+    await run(work, work)
+    if messages.peek() != 2 * traces:
+        raise Bug("a message was not counted")
 
 
 #: By the name that the literature, or the reference table, has for them.
