@@ -100,6 +100,9 @@ def _summary(schedule: Schedule) -> str:
         return f"no end within {len(schedule.actions)} steps: perhaps a livelock"
     if schedule.verdict == "leak":
         return "; ".join(schedule.unrest)
+    if schedule.verdict == "task left":
+        left = "; ".join(f"{task.name} {task.what}" for task in schedule.left)
+        return f"task left when the main task has ended: {left}"
     if schedule.verdict == "pruned":
         return "the cancellation is delivered elsewhere"
     return _describe_error(schedule.error)

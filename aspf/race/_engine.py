@@ -98,6 +98,8 @@ __all__ = ("Chooser", "Schedule", "Sleeper", "Strand")
 _NONE: Final[frozenset[int]] = frozenset()
 # A teardown that takes longer than this isn't going to end.
 TEARDOWN_STEPS: Final = 10_000
+# trio's first task, and the one for `run_sync_soon`.
+TASKS_OF_TRIO: Final = 2
 # How many jumps of the clock a task that can run may be late.
 OVERTAKINGS: Final = 3
 
@@ -121,6 +123,19 @@ class Sleeper(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name} waits for {self.what}" + (f" ({self.where})" if self.where else "")
+
+
+class Left(NamedTuple):
+    """A task that is still there when the main task has ended."""
+
+    name: str
+    what: str  # it is at, in words
+    where: str  # "file.py:12"; empty if it has no frame of the program
+    started_at: str = ""  # likewise; only known of a schedule that is drawn
+
+    def __str__(self) -> str:
+        started = f", started at {self.started_at}," if self.started_at else ""
+        return f"{self.name}{started} {self.what}" + (f" ({self.where})" if self.where else "")
 
 
 class Chooser(Protocol):
@@ -272,7 +287,7 @@ class Strand:
 class Schedule:
     """Runs a program once. It is the hook of cells and primitives at the same time."""
 
-    # How the run failed: "deadlock", "livelock?", "leak" or "error"; or "pruned".
+    # How the run failed: "deadlock", "livelock?", "leak", "task left" or "error"; or "pruned".
     # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
     verdict: str | None = None
     error: BaseException | None = None
@@ -280,6 +295,7 @@ class Schedule:
     # What was not at rest in the end, in words.
     unrest: Sequence[str] = ()
     sleepers: tuple[Sleeper, ...] = ()
+    left: tuple[Left, ...] = ()
     # Whether deadlines could pass, or did pass, while tasks could run.
     time_was_a_choice = False
     time_was_early = False
@@ -308,6 +324,8 @@ class Schedule:
         self.level = settings.level
         self.actions: list[int] = []
         self.strands: list[Strand] = []
+        # Where each task was started, while watched.
+        self.started_at: dict[trio.lowlevel.Task, str] = {}
         # What the program has called `sometimes` with, and whether it ever held.
         self.labels: dict[str, bool] = {}
         self._chooser = chooser
@@ -341,7 +359,9 @@ class Schedule:
         self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
         if after is None:
             self._clock = Clock()
-            self._runner = make_runner(self, self._clock, self._deadlines)
+            self._runner = make_runner(
+                self, self._clock, self._deadlines, watched=watcher is not None
+            )
             self._queue = self._runner.runq
             return
         self._clock, self._runner, self._queue = after._clock, after._runner, after._queue
@@ -501,8 +521,11 @@ class Schedule:
                 self._deadlines.expire(self._clock.now)
             self._collect()
             if self._system:
-                self._running = None
-                return self._system.pop(0)
+                if self._runner.main_task_outcome is not None:
+                    self._look_for_tasks()
+                if not self._has_orphans:
+                    self._running = None
+                    return self._system.pop(0)
             if self.verdict is None:
                 self._look_back()
             if self.verdict is not None:
@@ -525,6 +548,45 @@ class Schedule:
                 self._collect()
                 self._undelivered = mark
                 return self._take(mark.strand.number)
+
+    def _look_for_tasks(self) -> None:
+        """Fail if the main task has ended, and another one of the program has not."""
+        if self.verdict is not None or len(self._runner.tasks) <= TASKS_OF_TRIO:
+            return
+        self.left = tuple(map(self._describe_left, self._tasks_left()))
+        error = self.error or getattr(self._runner.main_task_outcome, "error", None)
+        if isinstance(error, RuntimeError) and str(error).startswith("Nursery stack corrupted"):
+            # trio complains of the same; before that the program may have raised something.
+            error = error.__context__
+        if self.left and error is None:
+            self._end("task left")
+        elif any(strand.is_alive for strand in self.strands):
+            self.error = error
+            self._end("error")
+
+    def _tasks_left(self) -> Iterator[trio.lowlevel.Task]:
+        yield from (strand.task for strand in self.strands if strand.is_alive)
+        for task, strand in self._by_task.items():
+            if strand is None and task in self._runner.tasks and _is_of_the_program(task):
+                yield task
+
+    def _describe_left(self, task: trio.lowlevel.Task) -> Left:
+        what, where = _awaited(task)
+        # Whether it could go on isn't said: trio may have cancelled it already.
+        begun = getattr(task.coro, "cr_await", None) is not None
+        what = f"stands in {what}" if begun else "has not begun"
+        strand = self._by_task[task]
+        name = name_of(task) if strand is None else strand.name
+        return Left(name, what, where, self.started_at.get(task, ""))
+
+    @property
+    def _has_orphans(self) -> bool:
+        """Whether tasks must end before trio's own do, which else takes that for its own error."""
+        return (
+            self.verdict is not None
+            and self._runner.main_task_outcome is not None
+            and any(strand.is_alive for strand in self.strands)
+        )
 
     def _choose(self, actions: list[int]) -> int | None:
         """Ask the search; if it has nothing to say, the schedule ends."""
@@ -787,7 +849,7 @@ class Schedule:
     @property
     def was_cut_short(self) -> bool:
         """Whether tasks that could have gone on were stopped; at a deadlock none could."""
-        return self.verdict in {"error", "livelock?"}
+        return self.verdict in {"error", "livelock?", "task left"}
 
     def _footprint_of(self, operation: Operation | None) -> Footprint:
         if operation is None:
@@ -1097,6 +1159,12 @@ def _describe_sleeper(strand: Strand, known: dict[trio.lowlevel.Task, Strand | N
         named = sorted((child.number, child.name) for child in children if child is not None)
         what = "its child tasks " + ", ".join(name for _, name in named)
         return Sleeper(strand.number, strand.name, what, awaits_children=True)
+    return Sleeper(strand.number, strand.name, *_awaited(strand.task))
+
+
+def _awaited(task: trio.lowlevel.Task) -> tuple[str, str]:
+    """Say what the program awaits in a task, and where."""
+    frames = [frame for frame, _ in task.iter_await_frames()]
     at = max((i for i, frame in enumerate(frames) if not is_library(frame)), default=-1)
     # A watched object's method is what is waited for, and not the recording around it.
     below = (frame for frame in frames[at + 1 :] if not is_ours(frame))
@@ -1104,7 +1172,13 @@ def _describe_sleeper(strand: Strand, known: dict[trio.lowlevel.Task, Strand | N
     where = ""
     if at >= 0:
         where = f"{Path(frames[at].f_code.co_filename).name}:{frames[at].f_lineno}"
-    return Sleeper(strand.number, strand.name, what, where)
+    return what, where
+
+
+def _is_of_the_program(task: trio.lowlevel.Task) -> bool:
+    """Tell whether a system task is none of trio's, nor of a library that is trio's user."""
+    frame = getattr(task.coro, "cr_frame", None)
+    return frame is not None and not is_library(frame)
 
 
 def _has_interrupt(error: BaseException | None) -> bool:

@@ -66,7 +66,8 @@ class Failure:
     """A schedule in which the program fails."""
 
     #: ``"deadlock"``, ``"livelock?"`` (too many steps), ``"error"`` (the main task raised) or
-    #: ``"leak"`` (something that is watched is not at rest in the end: see `watch`).
+    #: ``"leak"`` (something that is watched is not at rest in the end: see `watch`), or
+    #: ``"task left"`` (another task of the program is still there when the main task has ended).
     kind: str
     #: What went wrong, in one line.
     summary: str
@@ -892,6 +893,9 @@ def _diagnose(name: str, number: int, run: _Run) -> Failure:
         lines = ["deadlock: nobody can run, and no deadline is pending"]
         lines += (f"  {sleeper}" for sleeper in schedule.sleepers)
         lines += recording.cycle
+    elif recording.verdict == "task left":
+        lines = ["task left: the main task has ended, and not all that the program started"]
+        lines += (f"  {task}" for task in schedule.left)
     diagram = recording.diagram
     return Failure(
         kind=recording.verdict,

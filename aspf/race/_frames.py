@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ("is_library", "is_ours")
+__all__ = ("is_library", "is_ours", "place_of_caller")
 
 
 def is_library(frame: FrameType) -> bool:
@@ -18,6 +20,16 @@ def is_library(frame: FrameType) -> bool:
 def is_ours(frame: FrameType) -> bool:
     """Tell whether a frame is the explorer's."""
     return _module(frame).startswith("aspf.race.")
+
+
+def place_of_caller() -> str:
+    """Return the line of the program that is running: "file.py:12"."""
+    frame = sys._getframe(1)
+    while is_library(frame):
+        # Whoever has called the explorer is none.
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def _module(frame: FrameType) -> str:

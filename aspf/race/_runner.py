@@ -21,6 +21,7 @@ from trio._core._ki import KIManager
 from trio.lowlevel import Abort
 
 from aspf.race import _hook
+from aspf.race._frames import place_of_caller
 from aspf.race._primitives import instrumented
 
 if TYPE_CHECKING:
@@ -119,7 +120,6 @@ class _NoInstruments(dict[str, Any]):
         raise NotImplementedError("an explored program can't add instruments to the run loop")
 
 
-@final
 class Runner(_run.Runner):
     """trio's own, and the schedule that says what its loop runs."""
 
@@ -139,6 +139,19 @@ class Runner(_run.Runner):
         )
 
 
+@final
+class WatchedRunner(Runner):
+    """Notes where each task is started, which takes its time."""
+
+    __slots__ = ()
+
+    def spawn_impl(self, *args: Any, **kwargs: Any) -> trio.lowlevel.Task:
+        """Start a task."""
+        task = super().spawn_impl(*args, **kwargs)
+        self.schedule.started_at[task] = place_of_caller()
+        return task
+
+
 # What has no state, and is the same in all runs; `waiting_for_idle` is empty between two of them.
 _INSTRUMENTS: Any = _NoInstruments()
 _NO_IO: Any = _NoIO()
@@ -146,10 +159,10 @@ _NO_SIGNALS = KIManager()
 _WAITING_FOR_IDLE = SortedDict()
 
 
-def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines) -> Runner:
+def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines, *, watched: bool) -> Runner:
     """Make a runner that runs what *schedule* says, and let it be the one of this thread."""
     _WAITING_FOR_IDLE.clear()
-    runner = Runner(
+    runner = (WatchedRunner if watched else Runner)(
         clock=clock,
         instruments=_INSTRUMENTS,
         io_manager=_NO_IO,

@@ -1,0 +1,167 @@
+"""No task of the program may be left when its main task has ended."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio.testing
+from _golden import check_golden
+
+from aspf.race import Failure, explore, replay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+async def flush() -> None:
+    """A task that somebody should have waited for."""
+    await trio.sleep_forever()
+
+
+async def system_task() -> None:
+    """One that trio cancels wherever it stands."""
+    trio.lowlevel.spawn_system_task(flush)
+    await trio.lowlevel.checkpoint()
+
+
+async def left_open() -> None:
+    """A nursery without ``async with``."""
+    manager = trio.open_nursery()
+    nursery = await manager.__aenter__()
+    nursery.start_soon(flush)
+    await trio.lowlevel.checkpoint()
+
+
+async def in_a_generator() -> None:
+    """A nursery in an async generator that is not run to its end."""
+
+    async def numbers() -> AsyncIterator[int]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            yield 1
+
+    generator = numbers()
+    await generator.__anext__()
+    await trio.lowlevel.checkpoint()
+    _ALIVE.append(generator)
+
+
+_ALIVE: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_generator_outlives_its_test() -> Any:
+    yield
+    _ALIVE.clear()
+    gc.collect()
+
+
+def only(program: Callable[[], Awaitable[object]], **options: Any) -> Failure:
+    """There is one failure, in one way, and its token repeats it."""
+    (failure,) = explore(program, **options).failures
+    again = replay(program, failure.token)
+    assert again is not None
+    assert (again.kind, again.summary) == (failure.kind, failure.summary)
+    return failure
+
+
+@pytest.mark.parametrize("program", [system_task, left_open, in_a_generator])
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_task_that_is_left(program: Callable[[], Awaitable[object]], isolated: bool) -> None:
+    """A program that loses its work now and then would be said to hold."""
+    failure = only(program, isolated=isolated)
+    assert failure.kind == "task left"
+    assert failure.summary.startswith("task left when the main task has ended: flush ")
+
+
+def test_the_report() -> None:
+    """Whoever reads it must know which task, who started it, and where it is."""
+    check_golden(GOLDEN / "task_left.txt", str(only(some_are_left, level="stock")))
+
+
+async def some_are_left() -> None:
+    """They sleep, could go on, or have yet to begin."""
+
+    async def count() -> None:
+        with trio.CancelScope(shield=True), trio.move_on_after(2):
+            await trio.sleep(1)
+        await trio.lowlevel.checkpoint()
+
+    manager = trio.open_nursery()
+    nursery = await manager.__aenter__()
+    nursery.start_soon(count)
+    trio.lowlevel.spawn_system_task(flush)
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(flush)
+    nursery.start_soon(count)
+    await trio.sleep(1)
+    nursery.start_soon(count)
+
+
+def test_only_in_some_schedules() -> None:
+    """A task that ends in time is no failure, in the same program."""
+
+    async def program() -> None:
+        done = trio.Event()
+        order: list[str] = []
+
+        async def serve() -> None:
+            await done.wait()
+
+        async def note(name: str) -> None:
+            order.append(name)
+
+        trio.lowlevel.spawn_system_task(serve)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(note, "a")
+            nursery.start_soon(note, "b")
+        if order == ["a", "b"]:
+            done.set()
+            await trio.lowlevel.checkpoint()
+
+    found = explore(program, search="exhaustive", stop_on_failure=False)
+    assert {failure.kind for failure in found.failures} == {"task left"}
+    assert (found.failures[0].count, found.schedules) == (1, 2)
+
+
+def test_an_error_comes_first() -> None:
+    """What the program has raised says more; and the tasks are cleared away all the same."""
+
+    async def program() -> None:
+        await left_open()
+        raise ValueError("the reason")
+
+    failure = only(program)
+    assert (failure.kind, failure.summary) == ("error", "ValueError: the reason")
+
+    async def with_system_task() -> None:
+        await system_task()
+        raise ValueError("the reason")
+
+    failure = only(with_system_task)
+    assert (failure.kind, failure.summary) == ("error", "ValueError: the reason")
+
+
+def test_in_the_last_step_of_all() -> None:
+    """A main task that has ended would be taken for one that never does."""
+
+    async def program() -> None:
+        trio.lowlevel.spawn_system_task(flush)
+
+    assert only(program).kind == "task left"
+    assert only(program, max_steps=1).kind == "task left"
+
+
+def test_tasks_of_trios_own_do_not_count() -> None:
+    """Nobody could do anything about them."""
+
+    async def program() -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep_forever)
+        await trio.lowlevel.checkpoint()
+
+    assert explore(program).verdict == "holds"
