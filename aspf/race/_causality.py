@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Causality", "Step", "open_all")
 
+# Invariant: it doesn't change once it has been put anywhere; several may share it.
 Clock = dict[int, int]
 
 
@@ -113,18 +114,17 @@ class Causality:
         if is_time(step.chosen):
             if is_new:
                 self.race_the_waiting(path[:at], schedule)
-            everything = _join(*self._clocks.values())
-            self._clocks = {task: dict(everything) for task in self._clocks}
+            self._clocks = dict.fromkeys(self._clocks, _join(*self._clocks.values()))
             return
         if footprint.unknown:
             if is_new:
                 open_all(path[: at + 1])
-            step.clock = _join(*self._clocks.values())
-            step.clock[step.task] = at
-            self._clocks = {task: dict(step.clock) for task in self._clocks}
+            everything = _join(*self._clocks.values())
+            everything[step.task] = at
+            self._clocks = dict.fromkeys(self._clocks, everything)
         before = self._clocks.get(step.task, {})
-        step.clock = self._clock_of(step.task, at, footprint)
-        if is_new:
+        if is_new:  # else it is as it was in the run before
+            step.clock = self._clock_of(step.task, at, footprint)
             self._race(path[: at + 1], before, footprint)
             if footprint.cancelled:
                 open_all(path)
@@ -150,11 +150,13 @@ class Causality:
         return clock
 
     def _enter(self, at: int, clock: Clock, footprint: Footprint) -> None:
-        for place in footprint.places:
+        for place in footprint.writes:
+            # It comes after all that there was.
+            self._accesses[place] = self._writes[place] = clock
+            self._steps_at.setdefault(place, []).append(at)
+        for place in footprint.reads - footprint.writes:
             _join_into(self._accesses, place, clock)
             self._steps_at.setdefault(place, []).append(at)
-        for place in footprint.writes:
-            _join_into(self._writes, place, clock)
 
     def _order_tasks(
         self, task: int, clock: Clock, footprint: Footprint, schedule: Schedule
@@ -231,8 +233,8 @@ def open_all(path: Sequence[Step]) -> None:
 
 
 def _join(*clocks: Clock) -> Clock:
-    joined: Clock = {}
-    for clock in clocks:
+    joined = clocks[0].copy() if clocks else {}
+    for clock in clocks[1:]:
         for task, at in clock.items():
             if joined.get(task, -1) < at:
                 joined[task] = at
@@ -240,4 +242,4 @@ def _join(*clocks: Clock) -> Clock:
 
 
 def _join_into(clocks: dict[int, Clock], key: int, clock: Clock) -> None:
-    clocks[key] = _join(clocks[key], clock) if key in clocks else dict(clock)
+    clocks[key] = _join(clocks[key], clock) if key in clocks else clock

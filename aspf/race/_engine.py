@@ -531,8 +531,16 @@ class Schedule:
             if self.verdict is not None:
                 return self._next_in_teardown()
             actions = self._possible()
-            action = None if self.verdict is not None else self._choose(actions)
+            if self.verdict is not None:
+                continue
+            try:
+                action = self._chooser.pick(actions, self)
+            except (NotDeterministic, ReplayDiverged) as error:
+                self.error = error
+                self._end("error")
+                continue
             if action is None:
+                self._end("pruned")
                 continue
             self.actions.append(action)
             self._forget_the_last_action()
@@ -587,18 +595,6 @@ class Schedule:
             and self._runner.main_task_outcome is not None
             and any(strand.is_alive for strand in self.strands)
         )
-
-    def _choose(self, actions: list[int]) -> int | None:
-        """Ask the search; if it has nothing to say, the schedule ends."""
-        try:
-            action = self._chooser.pick(actions, self)
-        except (NotDeterministic, ReplayDiverged) as error:
-            self.error = error
-            self._end("error")
-            return None
-        if action is None:
-            self._end("pruned")
-        return action
 
     def _look_back(self) -> None:
         """Judge what has just happened."""
@@ -792,10 +788,12 @@ class Schedule:
         return strand.pending or self._footprint_of(strand.operation)
 
     def _forget_the_last_action(self) -> None:
-        self._touched.clear()
-        self._started.clear()
-        self._reads.clear()
-        self._writes.clear()
+        if self._touched or self._started:
+            self._touched.clear()
+            self._started.clear()
+        if self._reads or self._writes:
+            self._reads.clear()
+            self._writes.clear()
         self._unknown = self._cancelled_others = False
         self._last_operation = None
         self._running = None

@@ -6,6 +6,7 @@ With ``_engine.py`` this is what touches trio's internals.
 from __future__ import annotations
 
 import math
+import sys
 import types
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
@@ -105,8 +106,45 @@ class _Wakeup:
 
 
 @final
+class _EntryQueue(EntryQueue):
+    """Begins with trio's work when there is any, which most runs never have."""
+
+    async def task(self) -> None:
+        if not self.size():
+            try:
+                await self.wakeup.wait_woken()
+            except trio.Cancelled:
+                # Nothing was queued, else it would have been woken.
+                with self.lock:
+                    self.done = True
+                return
+        await super().task()
+
+
+@final
 class _AsyncGenerators(AsyncGenerators):
-    """Ends a run two steps sooner where no async generator is left, as in nearly all."""
+    """Costs next to nothing in runs without async generators, which are nearly all.
+
+    trio's hooks are made when the first one is iterated, and where none is left at the end, a run
+    is two steps shorter.
+    """
+
+    def install_hooks(self, runner: _run.Runner) -> None:
+        self.prev_hooks = sys.get_asyncgen_hooks()
+        trios: Any = None
+
+        def firstiter(generator: Any) -> None:
+            nonlocal trios
+            sys.set_asyncgen_hooks(*self.prev_hooks)
+            AsyncGenerators.install_hooks(self, runner)
+            trios = sys.get_asyncgen_hooks()
+            trios.firstiter(generator)
+
+        # The first generator takes this one for its own just before `firstiter` is called.
+        def finalizer(generator: Any) -> None:
+            trios.finalizer(generator)
+
+        sys.set_asyncgen_hooks(firstiter, finalizer)
 
     async def finalize_remaining(self, runner: _run.Runner) -> None:
         if self.alive or self.trailing_needs_finalize or runner.entry_queue.size():
@@ -170,7 +208,7 @@ def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines, *, watch
         strict_exception_groups=True,
         system_context=copy_context(),
         deadlines=deadlines,  # type: ignore[arg-type]
-        entry_queue=EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
+        entry_queue=_EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
         asyncgens=_AsyncGenerators(),
         waiting_for_idle=_WAITING_FOR_IDLE,
     )

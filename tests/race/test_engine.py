@@ -10,6 +10,7 @@ import gc
 import inspect
 import itertools
 import socket
+import sys
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -281,6 +282,28 @@ def test_abandoned_async_generators_end_with_the_run() -> None:
 
     assert list(explore(program, search="exhaustive").outcomes) == ["1"]
     assert closed == [1]
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+def test_forgotten_async_generators_end_at_once() -> None:
+    """The hooks are made for the first one, which must not be the one that is overlooked."""
+
+    async def numbers(closed: list[int], number: int) -> AsyncGenerator[int, None]:
+        try:
+            yield number
+        finally:
+            closed.append(number)
+
+    async def program() -> list[int]:
+        closed: list[int] = []
+        for number in (1, 2):
+            await anext(numbers(closed, number))
+            await trio.testing.wait_all_tasks_blocked()
+        return closed
+
+    hooks = sys.get_asyncgen_hooks()
+    assert list(explore(program, search="exhaustive").outcomes) == ["[1, 2]"]
+    assert sys.get_asyncgen_hooks() == hooks
 
 
 # -- what no schedule can repeat ---------------------------------------------------------------

@@ -154,12 +154,15 @@ class Traces:
         else:
             self._enter(action, schedule)
 
-    def finish(self, schedule: Schedule) -> None:
-        """Count the trace of a run that has ended."""
+    def finish(self, schedule: Schedule) -> bool:
+        """Count the trace of a run that has ended, and say whether it is new."""
         self.look_back(schedule)
-        if schedule.verdict != "pruned":
-            self.runs += 1
-            self.counts[self._sum if self._only_cells else hash(tuple(schedule.actions))] += 1
+        if schedule.verdict == "pruned":
+            return True
+        trace = self._sum if self._only_cells else hash(tuple(schedule.actions))
+        count = self.counts[trace] = self.counts[trace] + 1
+        self.runs += 1
+        return count == 1
 
     @property
     def seen_once(self) -> int:

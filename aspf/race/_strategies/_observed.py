@@ -124,9 +124,10 @@ class Observed:
     def finish(self, schedule: Schedule) -> None:
         """Learn from a schedule that has ended."""
         self.member.finish(schedule)
-        self._traces.finish(schedule)
+        is_new = self._traces.finish(schedule)
         self._count_pct(schedule)
-        self._profile.finish(schedule)
+        if is_new or self._only_cells:  # the same schedule again has nothing to teach
+            self._profile.finish(schedule)
 
     def _count_pct(self, schedule: Schedule) -> None:
         """Count the run if PCT made it, and the theorem is about such a run."""
