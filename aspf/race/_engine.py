@@ -100,6 +100,8 @@ _NONE: Final[frozenset[int]] = frozenset()
 TEARDOWN_STEPS: Final = 10_000
 # trio's first task, and the one for `run_sync_soon`.
 TASKS_OF_TRIO: Final = 2
+# How many steps of system tasks there may be between two of the program's other tasks.
+SYSTEM_STEPS: Final = 1000
 # How many jumps of the clock a task that can run may be late.
 OVERTAKINGS: Final = 3
 
@@ -310,6 +312,9 @@ class Schedule:
     _made = 0  # by nobody in particular
     _teardown_steps = 0
     _is_concluded = False
+    # Before which action, and how many since.
+    _system_began = -1
+    _system_steps = 0
 
     def __init__(
         self,
@@ -523,7 +528,7 @@ class Schedule:
             if self._system:
                 if self._runner.main_task_outcome is not None:
                     self._look_for_tasks()
-                if not self._has_orphans:
+                if not self._has_orphans and self._system_may_go_first():
                     self._running = None
                     return self._system.pop(0)
             if self.verdict is None:
@@ -556,6 +561,14 @@ class Schedule:
                 self._collect()
                 self._undelivered = mark
                 return self._take(mark.strand.number)
+
+    def _system_may_go_first(self) -> bool:
+        """Let one that never rests keep the others waiting, but not for ever."""
+        now = len(self.actions) + self._teardown_steps
+        if now != self._system_began:
+            self._system_began, self._system_steps = now, 0
+        self._system_steps += 1
+        return self._system_steps <= SYSTEM_STEPS
 
     def _look_for_tasks(self) -> None:
         """Fail if the main task has ended, and another one of the program has not."""

@@ -157,6 +157,20 @@ def test_in_the_last_step_of_all() -> None:
     assert only(program, max_steps=1).kind == "task left"
 
 
+def test_a_system_task_that_never_rests() -> None:
+    """The exploration would never end, and the program does under trio."""
+
+    async def spin() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    async def program() -> None:
+        trio.lowlevel.spawn_system_task(spin)
+        await trio.sleep(1)
+
+    assert only(program).summary.endswith(": spin stands in checkpoint")
+
+
 def test_tasks_of_trios_own_do_not_count() -> None:
     """Nobody could do anything about them."""
 
