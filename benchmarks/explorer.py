@@ -77,6 +77,22 @@ def _shared_runs(*, quick: bool) -> Iterator[Row]:
         "as fast as isolated; for programs that leave nothing behind",
     )
 
+    async def again_and_again() -> None:
+        for _ in range(n):
+            await _plain_lost_update()
+
+    turns = take_turns(
+        partial(explored, isolated=True),
+        partial(trio.run, again_and_again),
+        operations=n,
+        turns=5 if quick else 11,
+    )
+    yield Row(
+        "the same program in plain trio, again and again",
+        f"{turns.ratio:.1f}x",
+        note="as fast as isolated: nobody explores, so that is the limit",
+    )
+
 
 def _step(*, quick: bool) -> Iterator[Row]:
     """By how much a step costs more when ten times as many tasks can run."""
