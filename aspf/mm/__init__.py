@@ -62,6 +62,7 @@ from ._constants import (
     PROT_GROWSUP,
     PROT_NONE,
     PROT_READ,
+    PROT_SEM,
     PROT_WRITE,
     TASK_SIZE,
 )
@@ -179,6 +180,7 @@ __all__ = (
     "PROT_GROWSUP",
     "PROT_NONE",
     "PROT_READ",
+    "PROT_SEM",
     "PROT_WRITE",
     "TASK_SIZE",
     "VMA",

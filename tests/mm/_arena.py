@@ -16,7 +16,17 @@ BASE = 0x10_0000_0000
 SIZE = 1200
 PAGE = mm.PAGE_SIZE
 
-PROTS = {"r": mm.PROT_READ, "w": mm.PROT_WRITE, "x": mm.PROT_EXEC, "-": 0, "d": mm.PROT_GROWSDOWN}
+PROTS = {
+    "r": mm.PROT_READ,
+    "w": mm.PROT_WRITE,
+    "x": mm.PROT_EXEC,
+    "-": mm.PROT_NONE,
+    "d": mm.PROT_GROWSDOWN,
+    "u": mm.PROT_GROWSUP,
+    "s": mm.PROT_SEM,
+    # None of them.
+    "?": 0x10,
+}
 FLAGS = {
     "FIXED": mm.MAP_FIXED,
     "NOREPLACE": mm.MAP_FIXED_NOREPLACE,

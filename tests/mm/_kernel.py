@@ -36,7 +36,8 @@ END = BASE + SIZE * PAGE
 FILE_PAGES = 64
 HEAP = 100
 
-PROTS = {"r": 1, "w": 2, "x": 4, "-": 0, "d": 0x1000000}
+# Behind the rights: PROT_GROWSDOWN, PROT_GROWSUP, PROT_SEM, and a bit that is no protection.
+PROTS = {"r": 1, "w": 2, "x": 4, "-": 0, "d": 0x1000000, "u": 0x2000000, "s": 8, "?": 16}
 MAP = {
     "SHARED": 0x01,
     "PRIVATE": 0x02,
