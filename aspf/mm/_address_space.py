@@ -179,6 +179,16 @@ class _Unsettled:
         return first < len(self.spans) and self.spans[first][0] < end
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unstored:
+    """A range that is unmapped, and the files that are written back before its call returns."""
+
+    start: int
+    end: int
+    files: tuple[MappedFile, ...]
+
+
 def _covering(standing: list[_Unsettled], start: int, end: int) -> _Unsettled | None:
     return next((unsettled for unsettled in standing if unsettled.touches(start, end)), None)
 
@@ -268,6 +278,8 @@ class AddressSpace:
         self._reserved: list[_Unsettled] = []
         # Invariant: published as moved by an edit that has not settled; the pages are where they were.
         self._moving: list[Move] = []
+        # Invariant: one for each munmap and aclose that is under way.
+        self._unstored: list[_Unstored] = []
         self._lock = None if locking == "speculative" else ReadWriteLock()
         self._anonymous: SingleFlight[bytes] = SingleFlight()
         self._closed = False
@@ -640,9 +652,31 @@ class AddressSpace:
             ClosedResourceError: After `aclose`.
         """
         plan = await self._change(partial(plan_munmap, address=address, length=length))
-        await self.invalidate(address, address + page_align(length))
-        if plan.edit is not None:
-            await _flush(plan.edit.old)
+        end = address + page_align(length)
+        old = () if plan.edit is None else plan.edit.old
+        await self._gone(address, end, old, partial(self.invalidate, address, end))
+
+    async def _gone(
+        self,
+        start: int,
+        end: int,
+        old: Iterable[Region[VMA]],
+        settle: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Store what was written to shared files in a range, once what was there has settled.
+
+        Also what another call is about to store there: who finds nothing mapped must find it stored.
+        """
+        shared = (region.payload.file for region in old if not region.payload.is_private)
+        unstored = _Unstored(start, end, tuple(dict.fromkeys(filter(None, shared))))
+        self._unstored.append(unstored)
+        try:
+            await settle()
+            there = (x.files for x in self._unstored if x.start < end and start < x.end)
+            for file in dict.fromkeys(chain.from_iterable(there)):
+                await file.flush()
+        finally:
+            self._unstored.remove(unstored)
 
     async def mprotect(self, address: int, length: int, prot: int) -> None:
         """Set the protection of a range.
@@ -1296,8 +1330,7 @@ class AddressSpace:
         self._closed = True
         self._usage = self._usage.minus(self._miscounted)
         self._miscounted = NOTHING
-        await self._map.aclose()
-        await _flush(everything)
+        await self._gone(0, TASK_SIZE, everything, self._map.aclose)
 
     async def __aenter__(self) -> Self:
         await checkpoint()
@@ -1367,13 +1400,6 @@ async def _fetched(
         return await fetch()
     except OSError as error:
         raise BusError(address, access, "its page can't be read") from error
-
-
-async def _flush(regions: Iterable[Region[VMA]]) -> None:
-    """Store the changed pages of files that are mapped shared."""
-    shared = (r.payload.file for r in regions if not r.payload.is_private)
-    for file in dict.fromkeys(filter(None, shared)):
-        await file.flush()
 
 
 def _by_page(address: int, n: int) -> Iterator[tuple[int, int]]:

@@ -66,7 +66,7 @@ def handle_mm_fault(
         if not entry.rights & access:
             space.page_table.set(address, _upgraded(space, region, address, access, entry))
         return None
-    page = _source(space, vma, address, access, fetched)
+    page = _source(space, region, address, access, fetched)
     if not isinstance(page, Page):
         return page
     if vma.is_private and access == PROT_WRITE:
@@ -77,15 +77,24 @@ def handle_mm_fault(
 
 
 def _source(
-    space: AddressSpace, vma: VMA, address: int, access: int, fetched: bytes | None
+    space: AddressSpace,
+    region: Region[VMA],
+    address: int,
+    access: int,
+    fetched: bytes | None,
 ) -> Page | Fetch:
     """Return the page of the mapped object, or how to get it."""
+    vma = region.payload
     if vma.file is None:
         if space.pager is None:
             return ZERO_PAGE
         return partial(space.fetch_anonymous, vma, address) if fetched is None else Page(fetched)
     index = vma.page_index(address)
     if not vma.file.holds(index):
+        if vma.is_private and access == PROT_WRITE:
+            # Linux is ready for the copy before it finds that there is no page, and it decides
+            # what the mapping merges with.
+            space.prepare_anon(region, address)
         raise BusError(address, access, f"beyond the end of {vma.file.name or 'the file'}")
     return vma.file.cached(index) or partial(vma.file.fetch, index)
 

@@ -403,9 +403,13 @@ def _free(
 ) -> Iterator[Span]:
     """Yield the spans of ``[low, high)`` where something so long may have room, in order."""
     vacated = sorted(layout.vacated)
-    for start, end in layout.index.wide_gaps(length, low, high, descending=descending):
-        above = layout.index.find_next(end)
+    for start, stop in layout.index.wide_gaps(length, low, high, descending=descending):
+        above, end = layout.index.find_next(stop), min(stop, high)
         top = end if above is None else min(end, floor_of(above))
+        if descending and end - start >= length:
+            # Who comes upon a stack from above goes on below its guard gap, as Linux does: also
+            # past room between mappings that lie inside the guard gap.
+            high = top
         spans, position = [], start
         for first, last in vacated:
             if position < last and first < top:

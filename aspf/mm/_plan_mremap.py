@@ -279,13 +279,16 @@ def _move_all(layout: Layout, call: MremapCall) -> Plan:
         start = max(region.start, call.address)
         size = min(region.end, end) - start
         to = call.new_address + start - call.address
+        gone: tuple[Span, ...] = ()
         try:
-            remap.unmap(to, to + size)
+            gone = remap.unmap(to, to + size)
             remap.check_stay(region.payload, size)
             place(remap.layout, _destination(region.payload, to, size, MAP_FIXED))
             remap.move(start, size, to, size)
         except OSError as error:
-            # What has been moved has been moved.
+            # What has been moved has been moved, and what was in the way of the next has gone; a move
+            # would have taken its pages away.
+            remap.zap += gone
             return replace(remap.plan(), error=error)
     return remap.plan(call.new_address)
 

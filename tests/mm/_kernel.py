@@ -222,6 +222,7 @@ class Arena:
         self.access = Access()
         self.smaps = os.open("/proc/self/smaps", os.O_RDONLY)
         self.status = os.open("/proc/self/status", os.O_RDONLY)
+        self.statm = os.open("/proc/self/statm", os.O_RDONLY)
         self.files: dict[str, int] = {}
         self.inodes: dict[int, str] = {}
         self.limits: dict[str, int | None] = {}
@@ -244,6 +245,8 @@ class Arena:
         self.arena_brk = None
         self.places: list[tuple[int, int]] = []
         self.before = ""
+        self.mapped_pages = 0
+        self.was_disturbed = False
         self.pages = self.data = 0
         # Not counted anew before each call: Linux miscounts what MREMAP_DONTUNMAP leaves behind.
         self.others_locked = self._used()["VmLck"]
@@ -333,10 +336,26 @@ class Arena:
         if not is_unrandomised():
             return "UNSUPPORTED"
         self.before = Path("/proc/self/maps").read_text(encoding="utf-8")
+        self.mapped_pages = self._mapped()
         return self.before
 
+    def _mapped(self) -> int:
+        return int(os.pread(self.statm, 64, 0).split()[0])
+
+    def _watched(self, name: str, *arguments: int) -> int | str:
+        """Make a call, and notice if this program has mapped something since the last one."""
+        self.was_disturbed |= self._mapped() != self.mapped_pages
+        result = call(name, *arguments)
+        self.mapped_pages = self._mapped()
+        return result
+
     def is_undisturbed(self) -> bool:
-        """Tell whether this program has mapped nothing for itself meanwhile."""
+        """Tell whether this program has mapped nothing for itself meanwhile.
+
+        Python takes memory by the mebibyte and gives it back, so the map at the end does not tell.
+        """
+        if self.was_disturbed:
+            return False
         for number in range(len(self.places)):
             self._unplace(number)
         return self.before in {"", Path("/proc/self/maps").read_text(encoding="utf-8")}
@@ -346,13 +365,14 @@ class Arena:
         near, away = hint
         address = self.places[near][0] + size_of(away) if near in range(len(self.places)) else 0
         length = size_of(pages)
-        result = call("mmap", max(address, 0), length, prot_of(prot), bits(flags, MAP), -1, 0)
+        where = max(address, 0), length, prot_of(prot), bits(flags, MAP), -1, 0
+        result = self._watched("mmap", *where)
         if not isinstance(result, str):
             self.places.append((result, length))
         return result
 
     def _unplace(self, number):
-        return call("munmap", *self.places[number]) if number < len(self.places) else 0
+        return self._watched("munmap", *self.places[number]) if number < len(self.places) else 0
 
     def _munmap(self, page, pages):
         return self.limited("munmap", at(page), size_of(pages))

@@ -256,6 +256,18 @@ async def test_shared_memory_is_promised_whole():
         assert [(r.start, r.end) for r in space._map.index] == [(BASE, at(1)), (at(18), at(20))]
 
 
+async def test_a_refused_mremap_leaves_no_page_of_what_was_in_its_way():
+    """A page of an unmapped range would stay, and be found in what is mapped there next."""
+    async with AddressSpace(limits=Limits(data=2 * PAGE)) as space:
+        await space.mmap(BASE, 2 * PAGE, RW, FIXED)
+        await space.mmap(at(8), 2 * PAGE, R, FIXED)
+        await space.read(at(9), 1)
+        with pytest.raises(OSError, match="data=0x2000"):
+            await space.mremap(BASE, 2 * PAGE, 2 * PAGE, TO | mm.MREMAP_DONTUNMAP, at(8))
+        assert [(r.start, r.end) for r in space._map.index] == [(BASE, at(2))]
+        assert space.statistics().pages == 0
+
+
 async def test_what_linux_never_stops_counting():
     """The third mlock would succeed here and fail there."""
     async with AddressSpace() as space:

@@ -65,13 +65,25 @@ async def test_locked_memory_is_written_to_as_it_becomes_writable():
         await space.mprotect(at(8), PAGE, RW)
         await space.mprotect(at(10), PAGE, RW)
         assert [r.start for r in space._map.index][3:] == [at(8)]
-        # A file's page beyond its end is not copied, and so gives no identity.
+        # A file's page beyond its end is not copied, but gives an identity: Linux gets ready first.
         file = numbered_file("f", pages=1)
         await space.mmap(at(20), PAGE, R, mm.MAP_PRIVATE | mm.MAP_FIXED, file, PAGE)
         with pytest.raises(OSError, match="can't be had"):
             await space.mlock(at(20), PAGE)
         await space.mprotect(at(20), PAGE, RW)
-        assert space.vma_lookup(at(20)).payload.anon.identity is None
+        assert space.vma_lookup(at(20)).payload.anon.identity is not None
+
+
+async def test_a_copy_that_can_not_be_made_keeps_mappings_apart():
+    """Neighbours would merge that Linux leaves apart: a page was locked beyond the file's end."""
+    async with AddressSpace() as space:
+        file = numbered_file("f", pages=4)
+        await space.mmap(BASE, 5 * PAGE, RW, mm.MAP_PRIVATE | mm.MAP_FIXED, file)
+        with pytest.raises(OSError, match="can't be had"):
+            await space.mlock(at(4), PAGE)
+        await space.mlock(BASE, PAGE)
+        await space.mlock(BASE, 4 * PAGE)
+        assert [(r.start, r.end) for r in space._map.index] == [(BASE, at(4)), (at(4), at(5))]
 
 
 async def test_a_page_that_can_not_be_had():

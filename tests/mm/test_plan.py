@@ -397,6 +397,22 @@ def test_a_stack_keeps_its_guard_gap():
     assert at == [743, 743]
 
 
+def test_nothing_is_placed_within_the_guard_gap_of_a_stack_that_was_in_the_way():
+    """A mapping would lie elsewhere than in Linux, which searches on below the whole guard gap."""
+    stack = Region(1000 * PAGE, 1001 * PAGE, VMA(RW | VM_GROWSDOWN, anon=Anon()))
+    below = Region(990 * PAGE, 991 * PAGE, VMA(R))
+    above = Region(1001 * PAGE, 1010 * PAGE, VMA(R))
+
+    def placed(regions: list, pages: int) -> int:
+        top = 1010 * PAGE
+        where = Layout(RegionIndex(regions), task_size=top, min_address=0, mmap_base=top)
+        return plan_mmap(where, MmapCall(0, pages * PAGE, R, ANON)).address // PAGE
+
+    assert placed([below, stack, above], 1) == 743
+    # It is not in the way of what is too long for the room below it.
+    assert placed([below, stack, above], 10) == 980
+
+
 def test_above_the_stack_is_the_last_resort():
     """A space whose lower part is full would refuse what still has room."""
     where = layout(built((0, 54, R)))
