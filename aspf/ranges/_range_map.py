@@ -54,7 +54,7 @@ from bisect import bisect_right
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, final
 
 import anyio
 import anyio.lowlevel
@@ -853,9 +853,7 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         assert self._on_retire is not None
         with anyio.CancelScope(shield=True):
             try:
-                result = self._on_retire(payload)
-                assert result is not None
-                await result
+                await cast("Awaitable[None]", self._on_retire(payload))
             except Exception as error:  # noqa: BLE001 - it belongs to the waiters
                 drain._errors += (error,)
             finally:
@@ -1078,6 +1076,10 @@ class _Hold(Generic[T]):
 
     __slots__ = ("_cancels", "_guard", "_key", "_map", "_owner", "_scope", "_task", "_watcher")
 
+    # Set on entering, before anybody can see the hold.
+    _task: int
+    _owner: str
+
     def __init__(self, ranges: RangeMap[T], key: Key, cancels: bool) -> None:  # noqa: FBT001
         self._map = ranges
         self._key = key
@@ -1085,8 +1087,6 @@ class _Hold(Generic[T]):
         self._guard: Guard[T] | None = None
         self._scope: anyio.CancelScope | None = None
         self._watcher: Watcher[T] | None = None
-        self._task = 0
-        self._owner = ""
 
     async def __aenter__(self) -> Region[T]:
         if self._guard is not None:

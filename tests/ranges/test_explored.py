@@ -148,6 +148,22 @@ async def two_edits_and_one_over_both() -> object:
     return await world.run(world.pinning(1), world.pinning(6), write)
 
 
+async def two_behind_one() -> object:
+    """Replace both halves at once, then remove each: who holds one of them delays no other."""
+    world = World((0, 4, "old"), (4, 8, "old"))
+
+    async def write() -> None:
+        index = world.ranges.index
+        left = plan_assign(index, 0, 4, "new")
+        world.publish(left.then(plan_assign(index.edited(left), 4, 8, "new")))
+        await checkpoint()
+        world.publish(plan_remove(world.ranges.index, 0, 4))
+        await world.publish(plan_remove(world.ranges.index, 4, 8)).wait()
+        world.wrong += [f"{key} is still used" for key, _ in world.using if key >= 4]
+
+    return await world.run(world.pinning(1), world.pinning(6), write)
+
+
 async def assign_over() -> object:
     """Replace a range twice under its readers."""
     world = World((0, 8, "old"))
@@ -343,6 +359,7 @@ async def owner_goes() -> object:
 PROGRAMS = [
     (cut_and_remove, 250),
     (two_edits_and_one_over_both, 50),
+    (two_behind_one, 50),
     (assign_over, 200),
     (split_and_replace, 150),
     (growing(grow_by_an_edit), 100),

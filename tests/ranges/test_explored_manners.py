@@ -7,10 +7,10 @@ Each program records what can be seen from outside: results, errors, statistics,
 from __future__ import annotations
 
 import ast
+import contextlib
 import gc
 import re
 import warnings
-from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ class Record:
         text = re.sub(r"0x[0-9a-f]+", "...", text)
         self.seen.append(re.sub(r"(?<=')(?:\w+\.)+(?=\w+')", "", text))
 
-    @contextmanager
+    @contextlib.contextmanager
     def refused(self) -> Iterator[None]:
         """Note an error, and go on."""
         try:
@@ -458,6 +458,8 @@ async def hold_with_cancellation(*, end: str) -> list[str]:
     block = ranges.hold(key=2, cancel_on_invalidate=True)
     with pytest.raises(TypeError):
         ranges.hold(2, True)  # type: ignore[misc]
+    with pytest.raises(AssertionError):
+        await ranges.hold(2).__aexit__(None, None, None)
 
     async def hold() -> None:
         with refused():
@@ -558,6 +560,11 @@ async def not_for_itself(*, debug: bool) -> list[str]:
             await ranges.aclose()
         note(ranges.statistics().closed)
     with ranges.pin(1):
+        # What is held is published: nobody who waits for a drain waits for it.
+        await free.wait()
+        if debug:
+            with refused():
+                await ranges.aclose()
         note(_told_or_none(ranges))
         mine = ranges.assign(0, 4, "d")
         behind = ranges.assign(0, 4, "e")
@@ -573,6 +580,13 @@ async def not_for_itself(*, debug: bool) -> list[str]:
         other = ranges.assign(4, 8, "f")
         await other.wait()
         note(ranges.statistics())
+        # Through an edit that overlaps both: the last one waits for the first.
+        ranges.assign(3, 5, "between")
+        through = ranges.remove(6, 8)
+        note(through, [ranges.unsettled(0, 4), ranges.unsettled(6, 8)])
+        if debug:
+            with refused():
+                await through.wait()
 
     async def factory() -> str:
         with refused():
@@ -664,6 +678,8 @@ async def fill(*, how: str) -> list[str]:
             ranges.split(8)
             ranges.remove(-2, 0)
             ranges[-1:0] = "before"
+            ranges.remove(-9, -8)
+            ranges[20:21] = "far"
         elif how == "assigned":
             ranges[0:8] = "theirs"
         elif how == "block":
@@ -716,6 +732,100 @@ async def close_under_holders() -> list[str]:
     return record.seen
 
 
+async def who_holds() -> list[str]:
+    """Name the holders where one is known and another is not."""
+    record = Record()
+    ranges: RangeMap[str] = RangeMap([(0, 4, "a"), (4, 8, "b")])
+    async with ranges.hold(5), ranges.hold(1):
+        with ranges.pin(2):
+            drain = ranges.remove(0, 4)
+            record.note(drain.holders(), ranges.statistics())
+    return record.seen
+
+
+async def by_turns(*, how: str) -> list[str]:
+    """Wait for what the other task holds or fills, each once: nobody waits for itself."""
+    maps: list[RangeMap[str]] = [
+        RangeMap([] if how == "fill" else [(0, 4, "a")], debug=how == "pin") for _ in range(2)
+    ]
+    ready = [trio.Event() for _ in maps]
+
+    async def use(number: int) -> None:
+        ranges = maps[number]
+
+        async def factory() -> str:
+            ready[number].set()
+            await checkpoint()
+            return "made"
+
+        if how == "pin":
+            with ranges.pin(1):
+                await factory()
+        elif how == "hold":
+            async with ranges.hold(1):
+                await factory()
+        else:
+            with contextlib.suppress(anyio.ClosedResourceError):
+                await ranges.get_or_insert(0, 4, factory)
+
+    async def wait(number: int) -> None:
+        await ready[number].wait()
+        if how == "fill":
+            await maps[number].aclose()
+        else:
+            await maps[number].remove(0, 4).wait()
+
+    async def one() -> None:
+        await use(0)
+        await wait(1)
+
+    async def two() -> None:
+        await wait(0)
+        await use(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one)
+        nursery.start_soon(two)
+    return [str(ranges.statistics()) for ranges in maps]
+
+
+async def ask_for_pieces() -> list[str]:
+    """Ask for a range that was split: what begins where it begins is returned."""
+    record = Record()
+    ranges: RangeMap[str] = RangeMap([(0, 8, "a")])
+    ranges.split(4)
+    record.note(await ranges.get_or_insert(0, 8, checkpoint))  # type: ignore[arg-type]
+    return record.seen
+
+
+async def passing_fails() -> list[str]:
+    """Let on_retire raise for what was never in the map: closing tells it."""
+    record = Record()
+
+    def on_retire(payload: str) -> None:
+        record.note(payload, ranges.statistics(), *ranges._pending)
+        raise ValueError(payload)
+
+    ranges: RangeMap[str] = RangeMap(on_retire=on_retire)
+    with ranges.edit() as block:
+        block.insert(0, 4, "passing")
+        block.remove(0, 4)
+    with record.refused():
+        await ranges.aclose()
+    return record.seen
+
+
+async def retire_two_with_await() -> list[str]:
+    """Wait for a drain that gives two payloads to an async on_retire."""
+    record = Record()
+    async with RangeMap([(0, 4, "a"), (4, 8, "b")], on_retire=AsyncCall(record)) as ranges:
+        drain = ranges.remove(0, 8)
+        record.note(drain)
+        await drain.wait()
+        record.note(drain, len(ranges._pending))
+    return record.seen
+
+
 async def always_a_checkpoint() -> list[str]:
     """Call what never has to wait, while another task runs and in a cancelled scope."""
     record = Record()
@@ -749,11 +859,11 @@ async def lets_go() -> list[str]:
     try:
         with ranges.pin(1) as region:
             guard = region.guard
-            for payload in "bcd":
-                drain = ranges.assign(0, 4, payload)
+            drains = [ranges.assign(0, 4, payload) for payload in "bcd"]
             record.note(ranges.statistics())
         del region
-        record.note(hasattr(guard, "region"), drain, drain._old, drain._after)
+        record.note(hasattr(guard, "region"), drains[-1])
+        record.note([(drain._old, drain._after) for drain in drains])
         record.note(ranges.statistics(), ranges._leases.keys() == {id(ranges[1])})
     finally:
         gc.enable()
@@ -782,6 +892,11 @@ PROGRAMS: dict[str, Callable[[], Awaitable[list[str]]]] = {
         for how in ("fails", "cancelled", "removed", "touched", "assigned", "block", "closed")
     },
     "close_under_holders": close_under_holders,
+    "who_holds": who_holds,
+    **{f"by_turns_{how}": partial(by_turns, how=how) for how in ("pin", "hold", "fill")},
+    "ask_for_pieces": ask_for_pieces,
+    "passing_fails": passing_fails,
+    "retire_two_with_await": retire_two_with_await,
     "always_a_checkpoint": always_a_checkpoint,
     "lets_go": lets_go,
 }
