@@ -214,9 +214,15 @@ class Results:
 
 
 def _world(subject: Subject) -> str:
-    """Return a hash of all that a verdict depends on, besides the mutant."""
+    """Return a hash of all that a verdict depends on, besides the mutant.
+
+    The explorer is left out, or no verdict would outlive a day of work on it. The explorations
+    insist that it exhausts their programs, and on what is seen on the way, so an explorer that
+    looked at less would fail on the original already. Delete `.nox/mutants` to judge all again.
+    """
     tests = ROOT / subject.tests
-    files = [*sorted((ROOT / "aspf").rglob("*.py")), *subject.explorations]
+    files = sorted({*(ROOT / "aspf").glob("*.py"), *(ROOT / subject.path).parent.glob("*.py")})
+    files += subject.explorations
     files += sorted(file for kind in ("broken", "golden") for file in (tests / kind).glob("*.*"))
     files += [ROOT / "tests" / "conftest.py", Path(__file__).with_name("_run.py")]
     versions = [version("trio"), version("anyio"), platform.python_version()]
