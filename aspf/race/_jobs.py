@@ -213,9 +213,9 @@ class Pool:
                 answer = worker.connection.recv()
             except (EOFError, OSError):
                 raise self._died(worker) from None
-            if worker.work is not None:
-                worker.work.result, worker.work.runner = answer, None
-                worker.work = None
+            assert worker.work is not None  # who has nothing to do says nothing
+            worker.work.result, worker.work.runner = answer, None
+            worker.work = None
 
     def stop(self) -> None:
         """Have all processes answer with what they have, if they do so in time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,18 @@ from aspf.race import (
     _jobs,
     explore,
 )
+from aspf.race._counts import Counts
+from aspf.race._limits import Interrupts, Limits
+from aspf.race._part import run_part
 from aspf.race._settings import Settings
-from aspf.race._strategies import NAMES, _plans
+from aspf.race._strategies import NAMES, _plans, make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from aspf.race import Exploration
+    from aspf.race._part import Done
 
 OPTIONS: dict[str, Any] = {"shared": "cells", "stop_on_failure": False}
 
@@ -87,6 +93,16 @@ def test_ctrl_c_ends_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = caught.value.exploration
     assert found.schedules
     assert "not exhausted: interrupted" in found.headline()
+
+
+def test_who_is_told_to_stop_answers_with_what_he_has() -> None:
+    """Broken if what a process is at when all have to stop is thrown away, or run to its end."""
+    order = _jobs.Order("random", 0, "cells", Settings(), stop_on_failure=False)
+    work = _plans.Work(_plans.Draws(0, 1_000_000))
+    with _jobs.Pool(1, _jobs.pickled(_importable.lost, "lost"), "lost", order) as pool:
+        pool.give(iter([work]), 1_000_000, examine=False)
+        pool.stop()
+    assert (work.runner, work.result.stopped_by, work.result.finished) == (None, "stopped", False)
 
 
 @pytest.mark.parametrize("program", [lost_update(2), lambda: None])
@@ -156,6 +172,76 @@ def test_what_a_process_does() -> None:
     assert isinstance(refused, NotDeterministic)
     (broken,) = work(b"cnosuchmodule\nprogram\n.", (part, 9, False))
     assert isinstance(broken, ModuleNotFoundError)
+
+
+class Others:
+    """Processes of which the last to be given something is the first to answer."""
+
+    runs = 0
+
+    def __init__(self, plan: _plans.Plan) -> None:
+        self.plan = plan
+        self.given: list[_plans.Work] = []
+        self.longest = 0
+
+    def give(self, works: Iterator[_plans.Work], limit: int, *, examine: bool) -> None:
+        for work in works:
+            work.runner = True
+            self.given.append(work)
+        self.longest = max(self.longest, len(self.given))
+        self.limit = limit
+
+    def collect(self, seconds: float) -> None:
+        work = self.given.pop()
+        search = self.plan.search(work.part)
+        settings, limit = Settings(), self.limit
+        work.result = done = run_part(
+            _importable.lost,
+            search,
+            settings,
+            lambda counts: "schedules" if counts.runs >= limit else "",
+            examine=False,
+            stop_on_failure=False,
+        )
+        work.runner = None
+        self.runs += done.counts.runs
+        done.left = self.plan.leave(search)
+
+
+@pytest.mark.parametrize(
+    ("search", "schedules", "ends"),
+    [
+        ("random", 128, "schedules"),  # with the end of a part
+        ("random", 130, "schedules"),
+        ("exhaustive", 1_000, ""),
+    ],
+)
+def test_who_is_behind_is_waited_for(
+    search: str, schedules: int, ends: str, short_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken if parts are taken in another order, or ever more is run that nobody asks for."""
+    monkeypatch.setattr(_plans, "DRAWS", 5)
+    monkeypatch.setattr("multiprocessing.cpu_count", lambda: 2)
+    counts, taken = Counts(), []
+
+    def take(done: Done) -> None:
+        counts.merge(done.counts)
+        taken.append(plan.queue[0].part)
+        if done.finished:
+            plan.done(done.left, done.counts.runs)
+
+    plan = make_plan(search, 0, "cells")
+    others = Others(plan)
+    options = {"limits": Limits(schedules, math.inf, None), "interrupts": Interrupts()}
+    stopped_by = _jobs.run_parts(plan, others, counts, take=take, **options)
+    assert stopped_by == ends
+    assert others.longest <= _jobs.AHEAD * 2 + 1
+    one = explore(
+        _importable.lost, search=search, schedules=schedules, shared="cells", stop_on_failure=False
+    )
+    assert counts.complete == one.schedules
+    if search == "random":
+        assert [part.first for part in taken] == sorted(part.first for part in taken)
 
 
 # -- resume ------------------------------------------------------------------------------------
