@@ -648,8 +648,5 @@ def instrumented() -> Iterator[None]:
 
 
 def _replace(undo: ExitStack, of: type, name: str, value: object) -> None:
-    if name in of.__dict__:
-        undo.callback(setattr, of, name, of.__dict__[name])
-    else:
-        undo.callback(delattr, of, name)
+    undo.callback(setattr, of, name, of.__dict__[name])
     setattr(of, name, value)

@@ -127,12 +127,12 @@ _ABORTS_UNSEEN = _ABORT_OF_CHILDREN | _code_of(trio.sleep_forever)
 
 def members(scope: trio.CancelScope) -> Iterator[trio.lowlevel.Task]:
     """The tasks that stand inside a scope."""
+    assert scope._cancel_status is not None  # it is asked about scopes that somebody is in
     statuses = [scope._cancel_status]
     while statuses:
         status = statuses.pop()
-        if status is not None:
-            yield from status._tasks
-            statuses += status._children
+        yield from status._tasks
+        statuses += status._children
 
 
 def is_shielded(task: trio.lowlevel.Task, root: _run.CancelStatus) -> bool:

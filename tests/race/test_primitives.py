@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio._backends._trio
@@ -15,7 +15,8 @@ from hypothesis import given, settings, strategies as st
 from race._random_programs import make, plans
 from race.test_search import enumerate_all
 
-from aspf.race import _hook, check, explore
+from aspf import RangeMap
+from aspf.race import _hook, check, explore, point
 from aspf.race._primitives import KINDS, SPECIAL
 from aspf.race._runner import exploring
 
@@ -260,51 +261,120 @@ def test_nothing_is_left_of_it() -> None:
     assert _everything() == before
 
 
+EVERY_WAY: Final = [
+    (kind, which, 0 if kind in ("hurry", "cancel") else 1)
+    for kind in (
+        *("lock", "lock_nowait", "locked", "semaphore", "limiter", "widen", "set", "wait"),
+        *("is_set", "wait_for", "notify", "send_nowait", "receive_nowait", "count", "clone"),
+        *("ask", "shielded", "shield", "timeout", "sleep", "nest", "spawn", "start", "open"),
+        *("unpark", "update", "yield", "read", "write", "pin", "assign", "hold", "look"),
+        *("fetch", "hurry", "close", "cancel"),
+    )
+    for which in ((1,) if kind in ("send_nowait", "receive_nowait", "clone") else (0, 1))
+]
+
+
+def use_them() -> object:
+    """Use the primitives in every way that there is, in a run of trio's own."""
+
+    async def others() -> tuple[int, bool]:
+        condition = trio.Condition()
+
+        async def wait() -> None:
+            async with condition:
+                await condition.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await point("between")
+            async with condition:
+                condition.notify()
+                await trio.lowlevel.checkpoint()
+            return len(nursery.child_tasks), anyio.get_current_task().has_pending_cancellation()
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    logs, _, _ = trio.run(make([EVERY_WAY]), clock=clock)  # type: ignore[misc]
+    return logs, anyio.run(others, backend="trio")
+
+
 def test_between_two_schedules_they_are_as_ever() -> None:
     """While nobody runs a schedule there is nobody to tell, and a trio program runs as ever."""
-    plan = [
-        (kind, which, 1)
-        for kind in (
-            *("lock", "lock_nowait", "locked", "semaphore", "limiter", "widen", "set", "wait"),
-            *("is_set", "wait_for", "notify", "send_nowait", "receive_nowait", "count", "clone"),
-            *("ask", "shielded", "shield", "timeout", "sleep", "nest", "spawn", "start", "open"),
-            *("unpark", "update", "yield", "read", "write", "pin", "assign", "hold", "look"),
-            *("fetch", "hurry", "close", "cancel"),
-        )
-        for which in ((1,) if kind in ("send_nowait", "receive_nowait", "clone") else (0, 1))
-    ]
-    plan = [(kind, which, 0 if kind in ("hurry", "cancel") else n) for kind, which, n in plan]
-
-    def run() -> object:
-        clock = trio.testing.MockClock(autojump_threshold=0)
-        logs, _, _ = trio.run(make([plan]), clock=clock)  # type: ignore[misc]
-        return logs
-
-    before = run()
+    before = use_them()
     with exploring():
-        assert run() == before
+        assert use_them() == before
 
 
-def test_only_the_exploring_thread_is_watched() -> None:
+@pytest.mark.parametrize("level", ["free", "contract"])
+def test_only_the_exploring_thread_is_watched(level: Any) -> None:
     """Another thread's trio program goes on meanwhile, and is none of the explorer's business."""
     pool = ThreadPoolExecutor(1)
     pool.submit(int).result()  # threads can't be started by an explored program
-
-    async def elsewhere() -> None:
-        lock, event = trio.Lock(), trio.Event()
-        async with lock, trio.open_nursery() as nursery:
-            nursery.start_soon(event.wait)
-            await trio.lowlevel.checkpoint()
-            event.set()
+    expected = use_them()
 
     async def program() -> int:
         schedule: Any = _hook.current
-        before = schedule._running.made, len(schedule._things), schedule._writes.copy()
-        pool.submit(trio.run, elsewhere).result()
-        return before == (schedule._running.made, len(schedule._things), schedule._writes)
+
+        def state() -> list[object]:
+            running = schedule._running
+            return [
+                *(running.made, running.point, running.sleeps_on, list(running.inside)),
+                *(len(schedule._things), set(schedule._writes), set(schedule._reads)),
+                *(schedule._unknown, set(schedule._touched)),
+            ]
+
+        before = state()
+        assert pool.submit(use_them).result() == expected
+        return before == state()
 
     with pool:
-        assert set(explore(program, level="contract", search="exhaustive").outcomes) == {"True"}
+        found = explore(program, level=level, shared="cells", search="exhaustive")
+    assert set(found.outcomes) == {"True"}
+
+
+def test_packages_that_nobody_has_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who uses neither anyio nor a RangeMap must not pay for them, nor be refused."""
+    for module in ("anyio", "anyio._backends._trio", "anyio.streams.memory"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, "aspf.ranges._range_map")
+    before = trio.Lock.acquire_nowait
+    with exploring():
+        assert trio.Lock.acquire_nowait is not before
+        assert "anyio" not in sys.modules
+    assert trio.Lock.acquire_nowait is before
+
+
+def test_a_region_that_is_let_go_of_when_it_was_replaced() -> None:
+    """The last reader of a retired region settles the edit: everybody who asks sees that."""
+
+    async def program() -> tuple[object, ...]:
+        shards = RangeMap([(0, 10, "old")])
+        seen: list[object] = []
+
+        async def read() -> None:
+            with shards.pin(3) as shard:
+                await trio.lowlevel.checkpoint()
+                seen.append(shard.payload)
+
+        async def replace() -> None:
+            await shards.assign(0, 10, "new").wait()
+            seen.append("settled")
+
+        async def look() -> None:
+            seen.append(shards.statistics().unsettled)
+
+        async with trio.open_nursery() as nursery:
+            for task in (read, replace, look):
+                nursery.start_soon(task)
+        return tuple(seen)
+
+    options: Any = {"search": "exhaustive", "schedules": 2_000}
+    everything = explore(program, **options)
+    reduced = explore(program, shared="cells", **options)
+    assert everything.exhausted
+    assert reduced.exhausted
+    assert set(reduced.outcomes) == set(everything.outcomes)
+    assert reduced.schedules < everything.schedules
 
 
 def test_what_was_made_before_the_exploration() -> None:

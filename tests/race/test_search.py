@@ -17,12 +17,12 @@ from race._programs import (
     twostage,
 )
 
-from aspf.race import Cell, Lifetime, explore, may_cancel
+from aspf.race import Cell, Lifetime, NotDeterministic, explore, may_cancel
 from aspf.race._causality import open_all
 from aspf.race._engine import Schedule
 from aspf.race._footprint import Footprint
 from aspf.race._runner import exploring
-from aspf.race._search import Exhaustive
+from aspf.race._search import Exhaustive, Tree
 from aspf.race._settings import Settings
 from aspf.race._strategies._profile import Profile
 from aspf.race._strategies._random import Random
@@ -368,3 +368,27 @@ def test_random_cancels_at_every_length() -> None:
     found = explore(program, search="random", cancel="each", schedules=200)
     assert set(found.outcomes) == set("0123456")
     assert 0 < found.cancellations < found.schedules == 200
+
+
+def test_a_part_that_the_program_cannot_repeat() -> None:
+    """Another process has found it; a program that behaves otherwise here is named."""
+    search = Exhaustive(reduce=False, tree=Tree((0, 7), {}))
+    assert search.begin()
+    with exploring(), pytest.raises(NotDeterministic, match="7"):
+        Schedule(lost_update(2), search, Settings()).run()
+
+
+def test_a_step_of_which_nothing_is_known_parts_the_trace() -> None:
+    """Who looks at the children of a nursery may see anything; traces are still told apart."""
+
+    async def program() -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            await trio.lowlevel.checkpoint()
+            return len(nursery.child_tasks)
+        raise AssertionError
+
+    found = explore(program, shared="cells", search="random", schedules=60)
+    assert found.coverage is not None
+    assert set(found.outcomes) == {"0", "1"}
+    assert found.coverage.traces >= 2

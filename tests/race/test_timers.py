@@ -138,6 +138,45 @@ def test_a_deadline_that_nobody_notices_is_no_choice() -> None:
     assert explored(lambda: program(5), timers="any").schedules == 2
 
 
+def test_a_deadline_is_noticed_behind_one_that_is_not() -> None:
+    """The earliest deadline is behind a shield; the next one races all the same."""
+
+    async def program() -> bool:
+        event, woken = trio.Event(), False
+
+        async def sleep() -> None:
+            nonlocal woken
+            await trio.sleep(2)
+            woken = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep)
+            nursery.start_soon(work, event)
+            with trio.move_on_after(1), trio.CancelScope(shield=True):
+                await event.wait()
+            return woken
+
+    async def work(event: trio.Event) -> None:
+        await trio.lowlevel.checkpoint()
+        event.set()
+
+    assert outcomes(program) == {"False"}
+    assert outcomes(program, timers="any") == {"False", "True"}
+
+
+@pytest.mark.parametrize("search", ["preemption", "delay"])
+def test_time_is_no_deviation_where_nothing_else_is_possible(search: str) -> None:
+    """Who counts switches must not count that a sleep ends."""
+
+    async def program() -> float:
+        for _ in range(3):
+            await trio.sleep(1)
+        return trio.current_time()
+
+    found = explore(program, search=search, timers="any")
+    assert (found.schedules, found.exhausted) == (1, True)
+
+
 def test_who_waits_for_idleness() -> None:
     """Idle is when nobody can run, and nothing that is due has yet to pass."""
 

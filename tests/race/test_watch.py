@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from aspf import RangeMap, ReadWriteLock
-from aspf.race import explore, may_cancel, replay, watch
+from aspf.race import explore, may_cancel, replay, sometimes, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,3 +87,18 @@ def test_outside_an_exploration() -> None:
     """It gives back what it was given, and that is all."""
     lock = trio.Lock()
     assert watch(lock) is lock
+
+
+def test_what_is_said_after_the_end_of_a_schedule_is_not_heard() -> None:
+    """A schedule that has failed is cancelled; what its tasks say in their clean-up is no finding."""
+
+    async def program() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            watch(trio.Semaphore(1), "too late").acquire_nowait()
+            sometimes("reached in the clean-up")
+
+    found = explore(program, search="exhaustive", stop_on_failure=False)
+    assert [failure.kind for failure in found.failures] == ["deadlock"]
+    assert not found.reached

@@ -164,11 +164,6 @@ class Traces:
         self.runs += 1
         return count == 1
 
-    @property
-    def seen_once(self) -> int:
-        """How many traces were seen in one run only."""
-        return sum(count == 1 for count in self.counts.values())
-
     def _enter(self, action: int, schedule: Schedule) -> None:
         task = task_of(action)
         footprint = schedule.footprint()
