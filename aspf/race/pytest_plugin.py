@@ -260,7 +260,7 @@ def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
 
 
 def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) -> None:
-    options = _limited(item, _options(item))
+    options = {"minimise": True, **_limited(item, _options(item))}
     options.pop("fixtures", None)
     progress = _ProgressLine(item)
     path = directory_of(item.config)

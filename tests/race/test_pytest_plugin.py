@@ -562,7 +562,7 @@ class TestIt:
     @pytest.fixture(autouse=True)
     async def always(self, client): client.append("always")
 
-    @pytest.mark.race(search="exhaustive")
+    @pytest.mark.race(search="exhaustive", minimise=False)
     async def test_it(self, client, connection):
         assert client is connection and client == [7, "always"]
         async with trio.open_nursery() as nursery:
@@ -608,7 +608,7 @@ class TestIt:
         assert self.ready and request.getfixturevalue("name_of_sync") == "sync"
         return "inner of " + name
 
-    @pytest.mark.race
+    @pytest.mark.race(minimise=False)
     async def test_it(self, letter, name):
         assert letter in "ab" and name == "inner of outer"
 
