@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
 from hypothesis import settings
@@ -33,6 +34,10 @@ def pytester(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeini("[pytest]")
     return pytester
 
+
+# A shell lets what it runs in the background ignore ctrl-C; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("aspf", derandomize=True, deadline=None)
 settings.load_profile("aspf")
