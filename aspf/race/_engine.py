@@ -63,7 +63,6 @@ import gc
 import math
 import types
 import warnings
-from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
@@ -77,7 +76,7 @@ from aspf.race import _hook
 from aspf.race._actions import TIME, cancellation, is_time, scope_of, task_of
 from aspf.race._cell import Lifetime
 from aspf.race._footprint import NOTHING, OF_A_THING, Footprint, touch_of
-from aspf.race._frames import is_library, is_ours
+from aspf.race._frames import is_library, is_ours, place_of
 from aspf.race._periods import plain
 from aspf.race._primitives import number_of_outsider
 from aspf.race._record import name_of
@@ -1177,7 +1176,7 @@ def _awaited(task: trio.lowlevel.Task) -> tuple[str, str]:
     what = next((frame.f_code.co_qualname for frame in below), "a reschedule")
     where = ""
     if at >= 0:
-        where = f"{Path(frames[at].f_code.co_filename).name}:{frames[at].f_lineno}"
+        where = place_of(frames[at])
     return what, where
 
 

@@ -8,12 +8,11 @@ import socket
 import sys
 import sysconfig
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import trio
 
-from aspf.race._frames import is_library
+from aspf.race._frames import is_library, place_of
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -162,16 +161,12 @@ def where(frame: FrameType) -> str:
     # Below trio's loop stands who explores, not the program.
     while caller is not None and caller.f_code.co_name != "unrolled_run":
         if not is_library(caller) and not _is_standard(caller.f_code.co_filename):
-            return _line(caller)
+            return place_of(caller)
         caller = caller.f_back
-    return _line(frame)
+    return place_of(frame)
 
 
 def _is_standard(filename: str) -> bool:
     return filename.startswith("<frozen ") or (
         filename.startswith(_STANDARD_LIBRARY) and not any(p in filename for p in _SITE_PACKAGES)
     )
-
-
-def _line(frame: FrameType) -> str:
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

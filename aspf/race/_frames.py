@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ("is_library", "is_ours", "place_of_caller")
+__all__ = ("is_library", "is_ours", "place_of", "place_of_caller")
 
 
 def is_library(frame: FrameType) -> bool:
@@ -29,6 +29,11 @@ def place_of_caller() -> str:
         # Whoever has called the explorer is none.
         assert frame.f_back is not None
         frame = frame.f_back
+    return place_of(frame)
+
+
+def place_of(frame: FrameType) -> str:
+    """Say where a function stands: "file.py:12"."""
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 

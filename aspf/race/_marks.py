@@ -7,7 +7,7 @@ import sys
 import trio
 
 from aspf.race import _hook
-from aspf.race._wait_for import where
+from aspf.race._frames import place_of
 
 __all__ = ("may_cancel", "point")
 
@@ -33,7 +33,7 @@ def may_cancel() -> trio.CancelScope:
     """
     scope = trio.CancelScope()
     if _hook.current is not None:
-        _hook.current.may_cancel(scope, where(sys._getframe(1)))
+        _hook.current.may_cancel(scope, place_of(sys._getframe(1)))
     return scope
 
 

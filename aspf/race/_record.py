@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import trio
 
 from aspf.race._diagram import EVERYWHERE, Row
-from aspf.race._wait_for import Wait, waits_of, where
+from aspf.race._frames import place_of
+from aspf.race._wait_for import Wait, waits_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -53,7 +54,9 @@ class Event(NamedTuple):
     @property
     def row(self) -> Row:
         """What the text diagram shows; a call is shown by what is done in it."""
-        return Row(self.task, self.depth, self.text, "" if self.kind == "call" else self.where)
+        # What was typed in has no file to look into.
+        is_shown = self.kind != "call" and not self.where.startswith("<")
+        return Row(self.task, self.depth, self.text, self.where if is_shown else "")
 
 
 @final
@@ -142,10 +145,10 @@ class Trace:
         event = Event(len(self.turns), self._now, number, len(calls), kind, text)
         for depth in range(same, len(calls)):
             name = f"{calls[depth].f_code.co_name}()"
-            place = where(calls[depth])
+            place = place_of(calls[depth])
             self.events.append(event._replace(depth=depth, kind="call", text=name, where=place))
         self._stacks[number] = calls
-        self.events.append(event._replace(where=where(calls[-1])) if calls else event)
+        self.events.append(event._replace(where=place_of(calls[-1])) if calls else event)
 
 
 def name_of(task: trio.lowlevel.Task) -> str:

@@ -9,12 +9,11 @@ channels nobody can know who would have set, released or sent, so they end a cha
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from aspf.race._frames import is_library, is_ours
+from aspf.race._frames import is_library, is_ours, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from aspf.race._engine import Schedule, Strand
 
-__all__ = ("Wait", "cycle_among", "describe_cycle", "waits_of", "where")
+__all__ = ("Wait", "cycle_among", "describe_cycle", "waits_of")
 
 Lock = trio.Lock | trio.StrictFIFOLock
 
@@ -91,7 +90,7 @@ def _way_back(start: int, waits: Mapping[int, Wait]) -> list[Wait]:
 def _wait_of(strand: Strand, schedule: Schedule) -> Wait:
     frames = [frame for frame, _ in strand.task.iter_await_frames()]
     at = max((i for i, frame in enumerate(frames) if not is_library(frame)), default=-1)
-    wait = Wait(strand.number, strand.name, "", "" if at < 0 else where(frames[at]))
+    wait = Wait(strand.number, strand.name, "", "" if at < 0 else place_of(frames[at]))
     operation = strand.operation
     if strand.is_queued and operation is not None:
         return _wait_for_cell(wait._replace(what=operation.place.name), strand, schedule)
@@ -152,8 +151,3 @@ def _attributes(value: object) -> list[tuple[str, object]]:
         return list(object.__getattribute__(value, "__dict__").items())
     except AttributeError:
         return []
-
-
-def where(frame: FrameType) -> str:
-    """Say where a function stands, as ``file.py:12``."""
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
