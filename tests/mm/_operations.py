@@ -267,8 +267,8 @@ class World:
     def plane(self, number: int) -> tuple:
         """Return the byte of that number in every page where it is not zero."""
         return tuple(
-            (number, address, byte)
-            for number, space in enumerate(self.spaces())
+            (owner, address, byte)
+            for owner, space in enumerate(self.spaces())
             for region in space._map.index
             for address in range(region.start, region.end, PAGE)
             if (byte := self._peek(space, region, address)[number])
