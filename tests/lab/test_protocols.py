@@ -183,6 +183,7 @@ def test_wrong_arguments_say_what_there_is() -> None:
         program("rfc2009", faults=0)
 
 
+@pytest.mark.thorough
 def test_the_repair_holds_with_two_faulting_tasks() -> None:
     """Broken if a second fault finds a hole in the repair; the counts are an independent tool's."""
     schedules = {"whole": 10_354, "tail": 5_810}

@@ -289,6 +289,7 @@ def illegal(found: race.Exploration) -> set[str]:
     return words - {f"{task}:{code}" for task, codes in LEGAL.items() for code in codes}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_interleaving_goes_wrong(name):
     """A page would stay after munmap, a right after mprotect, or a mapped page would be SIGSEGV."""
@@ -300,6 +301,7 @@ def test_no_interleaving_goes_wrong(name):
     assert found.schedules == SCHEDULES[name]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_interleaving_with_a_cancelled_task_goes_wrong(name, pytestconfig):
     """A cancelled call would leave a pin, a range that is never free again, or a stale page."""
@@ -339,6 +341,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_a_rule_that_is_left_out_is_found(broken):
     """The explorations above would pass whatever the address space does."""

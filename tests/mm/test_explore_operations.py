@@ -64,6 +64,7 @@ LOCKINGS = ("mmap_lock", "mmap_lock_retry")
 LOCKED = ("fork", "exit", "munmap stack", "mmap below stack", "mremap moves over another")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("locking", LOCKINGS)
 @pytest.mark.parametrize("name", NAMED)
 def test_an_access_sees_one_side_under_a_lock(name, locking, explore, pytestconfig):
@@ -77,6 +78,7 @@ def test_an_access_sees_one_side_under_a_lock(name, locking, explore, pytestconf
         explore(f"{name} under {locking}", programs[:2], 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMED)
 def test_an_access_sees_one_side_of_an_operation_that_is_cancelled(name, explore):
     """A cancelled call would have half an effect, or leave a hold behind."""
@@ -97,6 +99,7 @@ DRAINING = (
 MEETING = (FORK, EXIT, *MREMAPS, NAMED["mmap alike over"], NAMED["mprotect none"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draining", DRAINING)
 @pytest.mark.parametrize("operation", MEETING, ids=lambda operation: operation.name)
 def test_an_operation_meets_a_range_that_drains(operation, draining, pytestconfig):
@@ -129,6 +132,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMED)
 def test_an_operation_meets_another(name, pytestconfig):
     """Two changes at once would come to what neither order of them does."""
@@ -138,6 +142,7 @@ def test_an_operation_meets_another(name, pytestconfig):
     assert explore_all(f"{name} against another operation", programs, schedules=100_000)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("part", range(8))
 def test_two_operations_and_an_access(part, pytestconfig):
     """Two changes at once would come to what neither order of them does."""
@@ -169,6 +174,7 @@ BETWEEN_TWO = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("tasks", BETWEEN_TWO, ids=lambda tasks: Program(tasks).name)
 def test_parent_and_child_do_not_meet(tasks):
     """Copy on write: one would see what the other writes, or lose its own write."""
@@ -184,6 +190,7 @@ BESIDE = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("one", "two"), BESIDE)
 def test_a_call_that_brings_pages_meets_another(one, two):
     """It would return what Linux doesn't, or let a stack grow that nobody has touched."""
@@ -242,6 +249,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_a_rule_that_is_left_out_is_found(broken):
     """The explorations above would pass whatever the address space does."""

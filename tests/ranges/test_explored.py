@@ -371,6 +371,7 @@ PROGRAMS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cancel", [False, True], ids=["", "cancelled"])
 @pytest.mark.parametrize(
     ("program", "at_least"), PROGRAMS, ids=[program.__name__ for program, _ in PROGRAMS]

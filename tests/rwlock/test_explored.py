@@ -100,7 +100,7 @@ def explored(
         ("rrw", False, False, 210),
         ("rrw", False, True, 3154),
         ("rrw", True, False, 728),
-        ("rrw", True, True, 10500),
+        pytest.param("rrw", True, True, 10500, marks=pytest.mark.thorough),
         ("rww", False, False, 72),
         ("rww", False, True, 1144),
     ],
