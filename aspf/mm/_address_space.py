@@ -1215,13 +1215,12 @@ class AddressSpace:
         """
         mapped = [(r.start, r.end, r.payload) for r in self._mappings.get(file, {}).values()]
         # Pages on their way to another place would arrive there afterwards.
-        mapped += [(m.start, m.end, m.vma) for m in self._moving]
+        mapped += [(m.start, m.end, m.vma) for m in self._moving if m.vma.file is file]
         for begin, end, vma in mapped:
-            if vma.file is file:
-                start = max(begin, vma.origin + (first << PAGE_SHIFT))
-                if last is not None:
-                    end = min(end, vma.origin + (last << PAGE_SHIFT))  # noqa: PLW2901
-                self._zap_mapping(vma, start, max(start, end), even_cows=even_cows)
+            start = max(begin, vma.origin + (first << PAGE_SHIFT))
+            if last is not None:
+                end = min(end, vma.origin + (last << PAGE_SHIFT))  # noqa: PLW2901
+            self._zap_mapping(vma, start, max(start, end), even_cows=even_cows)
 
     def _zap_mapping(self, vma: VMA, start: int, end: int, *, even_cows: bool) -> None:
         if even_cows or not vma.is_private:

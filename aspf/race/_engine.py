@@ -394,7 +394,7 @@ class Schedule:
             drive(loop, self._runner)
         except BaseException as error:
             self._last._abandon(loop)
-            if isinstance(error.__cause__, TeardownStuck | KeyboardInterrupt):
+            if isinstance(error.__cause__, KeyboardInterrupt):
                 raise error.__cause__ from None
             raise  # pragma: no cover - an error of trio's own, or of ours
         finally:

@@ -110,14 +110,13 @@ class _EntryQueue(EntryQueue):
     """Begins with trio's work when there is any, which most runs never have."""
 
     async def task(self) -> None:
-        if not self.size():
-            try:
-                await self.wakeup.wait_woken()
-            except trio.Cancelled:
-                # Nothing was queued, else it would have been woken.
-                with self.lock:
-                    self.done = True
-                return
+        try:
+            await self.wakeup.wait_woken()
+        except trio.Cancelled:
+            # Nothing was queued, else it would have been woken.
+            with self.lock:
+                self.done = True
+            return
         await super().task()
 
 

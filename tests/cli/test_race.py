@@ -359,6 +359,15 @@ def test_a_token_that_passes_says_so() -> None:
     assert run("replay", outcome.token) == (0, "this schedule passes\n")
 
 
+def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
+    """Broken if hours of search end in a traceback."""
+    file = str(tmp_path / "none" / "exploration.json")
+    code, output = run("race", "cli._bank:repaired", "--resume", file)
+    assert code == 2
+    assert "can't write" in output
+    assert "No such file or directory" in output
+
+
 def test_a_token_of_your_own_program_that_passes() -> None:
     """Broken if a schedule that passes ends in anything but 0."""
     (outcome,) = explore(_bank.repaired, search="exhaustive").outcomes.values()

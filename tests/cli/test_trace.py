@@ -117,3 +117,12 @@ def test_a_failed_recording_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code, output = run("record", "-o", str(tmp_path / "no" / "x"), "ls")
     assert code == 1
     assert "can't write" in output
+
+
+def test_neighbours_that_only_one_of_the_two_has_apart() -> None:
+    """A map that is cut elsewhere would be called different, or equal without a word."""
+    whole = "7f0000000000-7f0000002000 r--p 00000000 08:02 8"
+    cut = "7f0000000000-7f0000001000 r--p 00000000 08:02 8                          /lib/ld.so\n"
+    cut += "7f0000001000-7f0000002000 r--p 00001000 08:02 8"
+    text = told(made_up("", final=MAPS.replace(whole, cut)))
+    assert "; at 1 place only one of the two has equal neighbours apart" in text

@@ -264,3 +264,28 @@ async def twostage_on_trio() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write, name="CPU 0")
         nursery.start_soon(read, name="CPU 1")
+
+
+async def misses_a_change() -> None:
+    """What trio-util 0.4.0 does in `compose_values`: values are taken before they are followed."""
+    value, changed = 0, trio.Event()
+
+    async def follow() -> None:
+        seen = value
+
+        async def transition() -> None:
+            await changed.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transition)
+            while seen != 1:
+                await trio.sleep_forever()
+
+    async def change() -> None:
+        nonlocal value
+        await trio.lowlevel.checkpoint()
+        value = 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        nursery.start_soon(change)

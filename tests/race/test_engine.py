@@ -27,6 +27,7 @@ from trio._core._traps import CancelShieldedCheckpoint
 
 from aspf.race import (
     Cell,
+    ExplorationInterrupted,
     Lifetime,
     NotDeterministic,
     TeardownStuck,
@@ -36,6 +37,7 @@ from aspf.race import (
     replay,
 )
 from aspf.race._runner import exploring
+from aspf.race._timers import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -587,3 +589,16 @@ def test_livelock() -> None:
     again = replay(program, failure.token)
     assert again is not None
     assert again.kind == "livelock?"
+
+
+def test_ctrl_c_in_code_of_trios_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken if who presses it twice gets an internal error of trio's, or if trio stays changed."""
+
+    def press(self: Deadlines, now: float) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Deadlines, "expire", press)
+        with pytest.raises(ExplorationInterrupted):
+            explore(spawns, search="exhaustive")
+    assert explore(spawns, schedules=1, search="exhaustive").schedules == 1

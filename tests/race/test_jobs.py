@@ -72,13 +72,13 @@ def test_what_a_process_refuses_is_raised_here() -> None:
         explore(_importable.threads, jobs=2)
 
 
-def test_ctrl_c_ends_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     """Broken if what they have found is lost, or one of them runs on."""
     told: list[Progress] = []
 
     def press(progress: Progress) -> None:
         told.append(progress)
-        if progress.runs > 50:
+        if progress.runs > 2_500:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(ExplorationInterrupted) as caught:
@@ -88,11 +88,13 @@ def test_ctrl_c_ends_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             schedules=1_000_000,
             jobs=2,
             progress=press,
+            resume=tmp_path / "exploration.json",
             **OPTIONS,
         )
     found = caught.value.exploration
     assert found.schedules
     assert "not exhausted: interrupted" in found.headline()
+    assert (tmp_path / "exploration.json").exists()
 
 
 def test_who_is_told_to_stop_answers_with_what_he_has() -> None:
@@ -269,6 +271,21 @@ def test_going_on_reports_what_one_go_does(search: str, short_parts: None, tmp_p
     whole = explore(_importable.lost, schedules=400, resume=file, **options)
     assert everything(whole) == everything(explore(_importable.lost, schedules=400, **options))
     assert file.exists() is not whole.exhausted
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "preemption", "delay", "portfolio"])
+def test_going_on_in_the_middle_of_an_enumeration(
+    search: str, short_parts: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Broken if what is still to be taken is forgotten, or taken twice."""
+    monkeypatch.setattr(_plans, "FAMILIAR", 1.0)  # the portfolio enumerates soon
+    options = {"search": search, **OPTIONS}
+    file = tmp_path / "exploration.json"
+    for schedules in (90, 170, 330):
+        explore(_importable.many, schedules=schedules, resume=file, **options)
+        assert file.exists()
+    found = explore(_importable.many, schedules=400, resume=file, **options)
+    assert everything(found) == everything(explore(_importable.many, schedules=400, **options))
 
 
 def test_going_on_after_ctrl_c(short_parts: None, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 from _golden import check_golden
 
+from aspf.race import Progress, pytest_plugin
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -333,6 +335,31 @@ async def test_after(): pass
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*Timeout (>0.2s)"])
     result.stdout.no_fnmatch_line("error in schedule*")
+
+
+def test_a_search_that_a_time_out_has_stopped_ends_between_two_schedules(
+    request: pytest.FixtureRequest,
+) -> None:
+    """A program that swallows the time-out would go on for ever."""
+    progress = pytest_plugin._ProgressLine(request.node)
+    progress.is_stopped = True
+    with pytest.raises(KeyboardInterrupt):
+        progress(Progress(runs=1, limit=2, elapsed=0.0, seconds=1.0, failures=0, outcomes=1))
+
+
+def test_what_is_never_reached_fails_the_test(run: Callable[..., pytest.RunResult]) -> None:
+    """A test would pass although the case that it is for never came up."""
+    result = run("""
+from aspf.race import sometimes
+
+@pytest.mark.race
+async def test_it():
+    await turns()
+    sometimes("the cache is full", False)
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the cache is full*"])
 
 
 def test_ctrl_c_ends_the_run(run: Callable[..., pytest.RunResult]) -> None:

@@ -165,6 +165,16 @@ def test_a_deadline_is_noticed_behind_one_that_is_not() -> None:
 
 
 @pytest.mark.parametrize("search", ["preemption", "delay"])
+def test_time_is_chosen_among_others(search: str) -> None:
+    """A time-out that comes early is a deviation like any other."""
+    found = explored(slow_answer, search=search, timers="any")
+    assert {outcome.partition(",")[0] for outcome in found.outcomes} == {
+        "('answered'",
+        "('gave up'",
+    }
+
+
+@pytest.mark.parametrize("search", ["preemption", "delay"])
 def test_time_is_no_deviation_where_nothing_else_is_possible(search: str) -> None:
     """Who counts switches must not count that a sleep ends."""
 

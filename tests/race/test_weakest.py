@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from race._programs import twostage_on_trio
+from race._programs import misses_a_change, twostage_on_trio
 
 from aspf.race import (
     ExplorationInterrupted,
@@ -45,31 +45,6 @@ def orders(*bad: str, steps: int = 2) -> Callable[[], Awaitable[object]]:
             raise AssertionError("".join(order))
 
     return program
-
-
-async def misses_a_change() -> None:
-    """What trio-util 0.4.0 does in `compose_values`: values are taken before they are followed."""
-    value, changed = 0, trio.Event()
-
-    async def follow() -> None:
-        seen = value
-
-        async def transition() -> None:
-            await changed.wait()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(transition)
-            while seen != 1:
-                await trio.sleep_forever()
-
-    async def change() -> None:
-        nonlocal value
-        await trio.lowlevel.checkpoint()
-        value = 1
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(follow)
-        nursery.start_soon(change)
 
 
 def only(failures: Iterable[Failure]) -> Failure:
