@@ -164,7 +164,8 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
     elif isinstance(plan, Choosing):
         state["bound"] = plan.bound
         state["open"] = [[bound, _of_branches(those)] for bound, those in plan.open.items()]
-    elif isinstance(plan, Drawing):
+    else:
+        assert isinstance(plan, Drawing)
         state["first"] = plan.first
         state["learned"] = _of_learned(plan.learned)
     if isinstance(plan, Switching):
@@ -182,7 +183,8 @@ def _restore(plan: Plan, state: Mapping[str, Any]) -> None:
     elif isinstance(plan, Choosing):
         plan.bound = state["bound"]
         plan.open = {bound: _branches(those) for bound, those in state["open"]}
-    elif isinstance(plan, Drawing):
+    else:
+        assert isinstance(plan, Drawing)
         plan.first = state["first"]
         plan.learned = _learned(state["learned"])
     if isinstance(plan, Switching):

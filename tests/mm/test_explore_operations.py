@@ -190,7 +190,6 @@ BESIDE = (
 )
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("one", "two"), BESIDE)
 def test_a_call_that_brings_pages_meets_another(one, two):
     """It would return what Linux doesn't, or let a stack grow that nobody has touched."""

@@ -12,6 +12,7 @@ from mm.test_plan import layout
 from aspf import mm
 from aspf.mm import AddressSpace, Limits, SegmentationFault
 from aspf.mm._plan_stack import plan_growth
+from aspf.race import explore
 from aspf.ranges import Region, RegionIndex
 
 pytestmark = pytest.mark.anyio
@@ -160,6 +161,23 @@ async def test_a_stack_that_another_fault_has_grown_is_used():
             await settle_down()
             space.pager.go.set()
         assert spans(space) == [(-3, 0)]
+
+
+@pytest.mark.parametrize("chosen", LOCKINGS)
+def test_two_faults_below_a_stack_grow_it_once(chosen):
+    """The second one would be refused, or grow what has grown already."""
+
+    async def program() -> list[tuple[int, int]]:
+        async with AddressSpace(locking=chosen) as space:
+            await stack_of(space, 2)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(space.write, below(4), b"one")
+                tasks.start_soon(space.write, below(4) + 8, b"two")
+            assert await space.read(below(4), 11) == b"one\0\0\0\0\0two"
+            return spans(space)
+
+    found = explore(program, search="exhaustive", schedules=5_000)
+    assert (set(found.outcomes), found.exhausted) == ({"[(-4, 0)]"}, True), str(found)
 
 
 async def test_faults_after_closing_say_so(locking):

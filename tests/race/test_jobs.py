@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +96,21 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     assert found.schedules
     assert "not exhausted: interrupted" in found.headline()
     assert (tmp_path / "exploration.json").exists()
+
+
+def test_a_budget_in_seconds_ends_all_processes() -> None:
+    """Broken if two processes go on when the time of one is over, or stop before any has run."""
+    found = explore(_importable.lost, search="random", jobs=2, seconds=1e-9, **OPTIONS)
+    assert found.schedules
+    assert "not exhausted: out of time" in found.headline()
+
+
+def test_a_program_without_a_file_has_a_checkpoint(tmp_path: Path) -> None:
+    """Broken if what was typed in can't be explored in two goes."""
+    module = ModuleType("typed_in")
+    exec("async def program(): pass", vars(module))
+    options = {"search": "random", "schedules": 1, "resume": tmp_path / "exploration.json"}
+    assert explore(module.program, **options).schedules == 1
 
 
 def test_who_is_told_to_stop_answers_with_what_he_has() -> None:

@@ -57,7 +57,7 @@ class Bounded:
         runs: After how many runs to leave the rest.
     """
 
-    def __init__(self, *, delays: bool, part: Deviations, runs: int | None = None) -> None:
+    def __init__(self, *, delays: bool, part: Deviations, runs: int) -> None:
         #: The branches that cost more, by what they cost, in the order in which they were met.
         self.dearer: dict[int, list[Branch]] = {}
         self._delays = delays
@@ -85,8 +85,7 @@ class Bounded:
         """Take the next branch."""
         if not self._open or self._runs_left == 0:
             return False
-        if self._runs_left is not None:
-            self._runs_left -= 1
+        self._runs_left -= 1
         self._branch = self._open.pop()
         self._taken = []
         self._spent = self._current = 0
