@@ -1016,7 +1016,8 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
         known = known or [hold._owner for hold in self._holds if hold._guard is guard]
         yield from known
         unknown = guard.pins - len(known)
-        if unknown:
+        # Below zero: somebody has released what another holds, who will be told on leaving.
+        if unknown > 0:
             yield f"{unknown} unnamed pin{'s' if unknown > 1 else ''}"
 
     def _bind(self) -> None:
@@ -1074,11 +1075,23 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
 class _Hold(Generic[T]):
     """The ``async with`` block of `RangeMap.hold`."""
 
-    __slots__ = ("_cancels", "_guard", "_key", "_map", "_owner", "_scope", "_task", "_watcher")
+    __slots__ = (
+        "_cancels",
+        "_guard",
+        "_key",
+        "_map",
+        "_owner",
+        "_region",
+        "_scope",
+        "_task",
+        "_watcher",
+    )
 
     # Set on entering, before anybody can see the hold.
     _task: int
     _owner: str
+    # The guard forgets it once nobody holds it, also if that is by a release too many.
+    _region: Region[T]
 
     def __init__(self, ranges: RangeMap[T], key: Key, cancels: bool) -> None:  # noqa: FBT001
         self._map = ranges
@@ -1098,7 +1111,7 @@ class _Hold(Generic[T]):
         task = anyio.get_current_task()
         self._task, self._owner = task.id, task.name or f"task {task.id}"
         self._map._holds[self] = None
-        region = self._guard.region
+        region = self._region = self._guard.region
         if self._cancels:
             self._scope = anyio.CancelScope().__enter__()
             self._watcher = Watcher(self._key, None, region.payload, self._scope)
@@ -1112,7 +1125,6 @@ class _Hold(Generic[T]):
         traceback: TracebackType | None,
     ) -> bool | None:
         assert self._guard is not None
-        region = self._guard.region
         del self._map._holds[self]
         if self._watcher is not None:
             self._watcher.leave()
@@ -1121,7 +1133,7 @@ class _Hold(Generic[T]):
             return None
         caught = self._scope.__exit__(exc_type, exc, traceback)
         if self._scope.cancelled_caught:
-            msg = f"{self._key!r} lost its payload while {region!r} was held"
+            msg = f"{self._key!r} lost its payload while {self._region!r} was held"
             raise RangeInvalidated(msg) from None
         return caught
 

@@ -740,6 +740,12 @@ async def who_holds() -> list[str]:
         with ranges.pin(2):
             drain = ranges.remove(0, 4)
             record.note(drain.holders(), ranges.statistics())
+    # Somebody has released what is another's.
+    with record.refused():
+        async with ranges.hold(5), ranges.hold(5) as region:
+            drain = ranges.remove(4, 8)
+            region.guard.release()
+            record.note(drain.holders())
     return record.seen
 
 
