@@ -954,8 +954,6 @@ class RangeMap(_Editable[T, Drain[T]], AsyncContextManagerMixin):
             everything = Edit(tuple(self._index), (), self._index.version)
             # Before publishing: on_retire may come back to the map.
             index, self._closed = self._index.edited(everything), True
-            for fill in self._fills.values():
-                fill.stale = True
             self._publish(everything, index, None)
         await anyio.lowlevel.checkpoint()
         while self._fills:
@@ -1123,19 +1121,18 @@ class _Hold(Generic[T]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         assert self._guard is not None
         del self._map._holds[self]
         if self._watcher is not None:
             self._watcher.leave()
         self._guard.release()
         if self._scope is None:
-            return None
-        caught = self._scope.__exit__(exc_type, exc, traceback)
+            return
+        self._scope.__exit__(exc_type, exc, traceback)
         if self._scope.cancelled_caught:
             msg = f"{self._key!r} lost its payload while {self._region!r} was held"
             raise RangeInvalidated(msg) from None
-        return caught
 
 
 def _build(items: Iterable[tuple[Key, Key, T]]) -> RegionIndex[T]:
