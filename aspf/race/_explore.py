@@ -127,7 +127,7 @@ class Outcome:
     #: Repeats that one.
     token: str
     #: Repeats the one with the fewest switches between tasks, of those that were seen; if the
-    #: exploration minimises, a simpler one if there is any.
+    #: exploration minimises, a simpler one if there is any and it was found in time.
     shortest: str
 
 
@@ -324,7 +324,7 @@ def explore(
         sometimes: Labels that some schedule has to reach; see `aspf.race.sometimes`.
         minimise: At the end look for the schedules with the fewest context switches that fail
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
-            for each.
+            for each. When *seconds* are over, it ends with the shortest so far, and says so.
         weakest: At the end look for the failures at the weaker levels too, in 200 schedules at
             most for each level, until one doesn't show them; see `Failure.level`. When *seconds*
             are over, each level is given one schedule only.
@@ -416,7 +416,7 @@ def explore(
                 again = kept.first(
                     key,
                     lambda token: _still_fails(
-                        program, name, token, minimise=minimise, check=interrupts.check
+                        program, name, token, limits, minimise=minimise, check=interrupts.check
                     ),
                 )
                 interrupts.check()
@@ -456,7 +456,8 @@ def explore(
                     again = _weakened(program, *again, order, limits, check=interrupts.check)
                 elif weakest:
                     tally.weaken(order, interrupts.check, lambda: limits.time_is_over)
-                tally.finish(minimise=minimise, check=interrupts.check)
+                if minimise:
+                    tally.minimise(interrupts.check, lambda: limits.time_is_over)
         except KeyboardInterrupt:
             stopped_by = "interrupted"
     failures, schedules = tally.failures, tally.counts.complete
@@ -636,13 +637,16 @@ def _still_fails(
     program: Callable[[], Awaitable[object]],
     name: str,
     token: str,
+    limits: Limits,
     *,
     minimise: bool,
     check: Callable[[], object],
 ) -> Failure | None:
     check()
     run = _follow(program, parse_token(token))
-    return _failure(program, name, run, minimise=minimise, check=check)
+    return _failure(
+        program, name, run, minimise=minimise, check=check, is_over=lambda: limits.time_is_over
+    )
 
 
 def _weakened(
@@ -671,6 +675,7 @@ def _failure(
     *,
     minimise: bool,
     check: Callable[[], object] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Failure | None:
     """Say how a schedule fails that was repeated, if it does."""
     schedule = run.schedule
@@ -686,7 +691,7 @@ def _failure(
         "any" if schedule.time_was_early else "idle",
     )
     kind = failure.kind, failure.summary
-    found = _minimise(program, kind, schedule.actions, settings, check)
+    found = _minimise(program, kind, schedule.actions, settings, check=check, is_over=is_over)
     return failure if found is None else _minimised(program, failure, found, settings)
 
 
@@ -748,12 +753,15 @@ class _Tally:
         for kind, level, below in weakest_levels(self._program, failures, order, check, is_over):
             self._levels[kind] = level, below
 
-    def finish(self, *, minimise: bool, check: Callable[[], object]) -> None:
+    def minimise(self, check: Callable[[], object], is_over: Callable[[], bool]) -> None:
         """Look for shorter schedules than those that were seen."""
         program, settings = self._program, self._settings
-        for kind, ending in self.counts.endings.items() if minimise else ():
+        for kind, ending in self.counts.endings.items():
+            # There are few ways of failing, and perhaps as many outcomes as schedules.
+            if kind not in self._failures and is_over():
+                continue
             start = ending.actions if kind in self._failures else ending.shortest[2]
-            found = _minimise(program, kind, start, settings, check)
+            found = _minimise(program, kind, start, settings, check=check, is_over=is_over)
             if found is not None and kind in self._failures:
                 self._failures[kind] = _minimised(program, self._failures[kind], found, settings)
             elif found is not None:
@@ -847,11 +855,14 @@ def _minimise(
     kind: Kind,
     actions: Sequence[int],
     settings: Settings,
-    check: Callable[[], object] = lambda: None,
+    *,
+    check: Callable[[], object],
+    is_over: Callable[[], bool],
 ) -> Found | None:
     """Look for a schedule with fewer switches that ends in the same way.
 
-    Before each run *check* is called, which may raise.
+    Before each run *check* is called, which may raise; when the time *is over*, the first is the
+    only one.
     """
     # What is found without an end may be as long, what isn't need not be much longer.
     longest = len(actions)
@@ -869,7 +880,8 @@ def _minimise(
             return "refused", str(error)
         return kind_of(schedule)
 
-    return minimise_schedule(actions, run, replays=max(20, min(500, 300_000 // len(actions))))
+    replays = max(20, min(500, 300_000 // len(actions)))
+    return minimise_schedule(actions, run, replays=replays, is_over=is_over)
 
 
 def _minimised(

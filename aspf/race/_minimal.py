@@ -23,7 +23,7 @@ class Switch:
     #: Who runs, or is cancelled, instead of whom, and after what.
     text: str
     #: Without this switch, and with the others: ``"passes"`` or how the program fails otherwise;
-    #: empty if no replay was left to find out.
+    #: empty if no replay, or no time, was left to find out.
     without: str
 
     @property
@@ -53,6 +53,8 @@ class Minimal:
     fewest: bool
     #: How many runs it took to find this.
     replays: int
+    #: True if ``seconds=`` were over before all was tried.
+    out_of_time: bool = False
 
     @property
     def is_minimal(self) -> bool:
@@ -62,7 +64,9 @@ class Minimal:
     def __str__(self) -> str:
         """Say it in a line for all, and a line for each switch."""
         lines = [self.headline()]
-        lines += (f"  {i}. {switch}" for i, switch in enumerate(self.switches, 1))
+        # Out of time at once it has all that the schedule was found with, which may be hundreds.
+        if not self.out_of_time or any(switch.necessary for switch in self.switches):
+            lines += (f"  {i}. {switch}" for i, switch in enumerate(self.switches, 1))
         if self.switches and self.fewest:
             lines.append("no schedule with fewer switches fails so: all were tried")
         return "".join(f"{line}\n" for line in lines)
@@ -75,7 +79,10 @@ class Minimal:
         shown = sum(switch.necessary for switch in self.switches)
         what = f"{count} switch{'es' if count > 1 else ''}"
         if shown < count:
-            return f"{what}, {shown} of them shown to be necessary; then the replays ran out"
+            end = "then the replays ran out"
+            if self.out_of_time:
+                end = "not all were tried: the time was over"
+            return f"{what}, {shown or 'none'} of them shown to be necessary; {end}"
         passes = all(switch.without == "passes" for switch in self.switches)
         end = "passes" if passes else "passes or fails otherwise"
         if count == 1:
@@ -95,7 +102,7 @@ def minimal_of(found: Found, tasks: Mapping[int, str]) -> Minimal:
         )
         for choice, kind in zip(found.switches, found.without, strict=True)
     )
-    return Minimal(tuple(switches), found.fewest, found.replays)
+    return Minimal(tuple(switches), found.fewest, found.replays, found.out_of_time)
 
 
 def _in_words(choice: Choice, tasks: Mapping[int, str]) -> str:

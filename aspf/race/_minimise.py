@@ -133,10 +133,16 @@ class Found(NamedTuple):
     fewest: bool
     #: How many times the program was run.
     replays: int
+    #: True if it might have been run more often, but the time was over.
+    out_of_time: bool = False
 
 
 def minimise(
-    actions: Sequence[int], run: Callable[[Follow], Kind], *, replays: int
+    actions: Sequence[int],
+    run: Callable[[Follow], Kind],
+    *,
+    replays: int,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Found | None:
     """Find a schedule that ends as the given one does, with few departures from the usual.
 
@@ -144,11 +150,12 @@ def minimise(
         actions: The schedule.
         run: Runs the program once, asking the chooser, and says how it ended.
         replays: How often it may be run, at least once.
+        is_over: Says whether the time is over; the first run is made nonetheless.
 
     Returns:
         What was found; ``None`` if the program did not repeat the schedule.
     """
-    search = _Minimiser(run, replays)
+    search = _Minimiser(run, replays, is_over)
     first = search.attempt(Along(actions))
     if first is None or first.actions != tuple(actions):
         return None
@@ -167,8 +174,10 @@ def minimise(
         best.actions,
         tuple(choice for choice in best.choices if choice.departure is not None),
         tuple(each.kind if each else None for each in without),
-        fewest,
+        # Nothing is said of all without what each switch does.
+        fewest and not search.out_of_time,
         search.replays,
+        search.out_of_time,
     )
 
 
@@ -187,16 +196,23 @@ class _Attempt(NamedTuple):
 
 
 class _Minimiser:
-    """Runs what is planned, and never more often than it may."""
+    """Runs what is planned, and never more often or longer than it may."""
 
-    def __init__(self, run: Callable[[Follow], Kind], limit: int) -> None:
+    def __init__(
+        self, run: Callable[[Follow], Kind], limit: int, is_over: Callable[[], bool]
+    ) -> None:
         self._run = run
         self._limit = limit
+        self._is_over = is_over
         self.replays = 0
+        self.out_of_time = False
 
     def attempt(self, chooser: Follow, *, reserve: int = 0) -> _Attempt | None:
         """Run once; ``None`` if nothing is left to spend but the reserve."""
-        if self.replays >= self._limit - reserve:
+        if self.out_of_time or self.replays >= self._limit - reserve:
+            return None
+        self.out_of_time = self.replays > 0 and self._is_over()
+        if self.out_of_time:
             return None
         self.replays += 1
         kind = self._run(chooser)

@@ -6,11 +6,15 @@ import signal
 import threading
 from itertools import count
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from race._programs import lost_update
 
-from aspf.race import ExplorationInterrupted, Progress, _limits, check, explore
+from aspf.race import ExplorationInterrupted, Progress, _limits, check, explore, replay
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -65,6 +69,41 @@ def test_seconds(clock: None) -> None:
 def test_the_first_schedule_is_run_whatever_the_time(clock: None) -> None:
     """Broken if a budget that is over at once makes a report of nothing."""
     assert explore(lost_update(3), seconds=0.01, **OPTIONS).schedules == 1
+
+
+def test_minimising_ends_with_the_time(clock: None) -> None:
+    """Broken if who has asked for a minute waits for 500 replays more, or reads what is not so."""
+    options = {"search": "random", "seed": 1, "weakest": False}
+    for seconds, replays, switches in ((1.5, 1, 6), (4.5, 4, 1)):
+        (cut,) = explore(lost_update(3), minimise=True, seconds=seconds, **options).failures
+        assert cut.minimal is not None
+        assert (cut.minimal.replays, len(cut.minimal.switches)) == (replays, switches)
+        assert "none of them shown to be necessary; not all were tried: the time was over" in str(
+            cut
+        )
+        assert replay(lost_update(3), cut.token) is not None
+    (whole,) = explore(lost_update(3), minimise=True, seconds=9.5, **options).failures
+    assert whole.minimal is not None
+    assert (whole.minimal.replays, whole.minimal.out_of_time) == (6, False)
+
+
+def test_minimising_what_was_kept_ends_with_the_time(clock: None, tmp_path: Path) -> None:
+    """Broken if the first schedule of all, the kept one, may be minimised for as long as it likes."""
+    options = {"search": "random", "seed": 1, "weakest": False, "directory": tmp_path}
+    explore(lost_update(3), **options)
+    (kept,) = explore(lost_update(3), minimise=True, seconds=2.5, **options).failures
+    assert kept.kept
+    assert kept.minimal is not None
+    assert (kept.minimal.replays, kept.minimal.out_of_time) == (3, True)
+
+
+def test_outcomes_are_not_minimised_out_of_time(clock: None) -> None:
+    """Broken if a table of a thousand outcomes takes a thousand runs more than there was time for."""
+    program = pressing_at()
+    found = explore(program, seconds=3.0, minimise=True, **OPTIONS, weakest=False)
+    assert (found.stopped_by, found.schedules, len(found.outcomes)) == ("seconds", 2, 1)
+    # The failure is drawn, repeated and drawn again.
+    assert len(program.started) == 2 + 3
 
 
 def test_what_stopped_it() -> None:

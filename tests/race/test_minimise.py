@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,32 @@ def test_it_keeps_within_its_replays(order: list[int], limit: int) -> None:
     assert len(found.without) == len(found.switches)
     assert kind(list(found.actions)) == kind(order)
     assert switches_of(found.actions) <= switches_of(order)
+
+
+@given(st.permutations([0, 0, 0, 1, 1, 1, 2, 2]), st.integers(0, 60))
+def test_it_keeps_within_its_time(order: list[int], looks: int) -> None:
+    """Who has asked for a minute waits for five; or what time has cut is claimed to be checked."""
+
+    def kind(done: list[int]) -> str:
+        return str(done.index(1) < done.index(2) < len(done) - 1 - done[::-1].index(0))
+
+    model, whole = Model([3, 3, 2], kind), Model([3, 3, 2], kind)
+    clock = count()
+    found = minimise(order, model.run, replays=500, is_over=lambda: next(clock) >= looks)
+    uncut = minimise(order, whole.run, replays=500)
+    assert found is not None
+    assert uncut is not None
+    # One run, whatever the time; then as many as there were looks that said yes.
+    assert model.runs == found.replays == min(looks + 1, uncut.replays)
+    assert found.out_of_time == (uncut.replays > looks + 1)
+    if not found.out_of_time:
+        assert found == uncut
+        return
+    assert not found.fewest
+    assert kind(list(found.actions)) == kind(order)
+    assert switches_of(found.actions) == len(found.switches) <= switches_of(order)
+    if found.switches:
+        assert None in found.without
 
 
 def test_a_schedule_that_is_not_repeated() -> None:
@@ -341,6 +368,7 @@ def test_switches_in_words(choice: Choice, text: str) -> None:
             ["passes", "", ""],
             "3 switches, 1 of them shown to be necessary; then the replays ran out",
         ),
+        ([""] * 2, "2 switches, none of them shown to be necessary; then the replays ran out"),
     ],
 )
 def test_headlines(without: list[str], headline: str) -> None:
@@ -349,3 +377,13 @@ def test_headlines(without: list[str], headline: str) -> None:
     assert minimal.headline() == headline
     assert minimal.is_minimal == ("" not in without)
     assert ("not tried" in str(minimal)) == ("" in without)
+
+
+def test_out_of_time() -> None:
+    """It would look like a list of what the failure takes, and nothing of it was tried."""
+    switches = Switch("this", "passes"), Switch("that", "")
+    cut = Minimal(switches, fewest=False, replays=9, out_of_time=True)
+    head = "2 switches, {} of them shown to be necessary; not all were tried: the time was over\n"
+    assert str(cut) == head.format(1) + "  1. this\n  2. that; without it: not tried\n"
+    cut = Minimal(switches[1:] * 2, fewest=False, replays=1, out_of_time=True)
+    assert str(cut) == head.format("none")

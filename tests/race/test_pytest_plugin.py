@@ -277,6 +277,32 @@ def test_a_budget_for_the_run(
     assert all("no failure in 1 schedules" in line for line in explored(result))
 
 
+def test_a_budget_ends_minimising_too(run: Callable[..., pytest.RunResult]) -> None:
+    """Ten tests that fail would take 5,000 schedules more than there was time for."""
+    result = run(
+        """
+@pytest.mark.race
+async def test_sum():
+    sum_ = 0
+
+    async def add():
+        nonlocal sum_
+        seen = sum_
+        await trio.lowlevel.checkpoint()
+        sum_ = seen + 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(add)
+        nursery.start_soon(add)
+    assert sum_ == 2
+""",
+        "--aspf-run-seconds=1e-9",
+    )
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*; not all were tried: the time was over", "level: *"])
+
+
 @pytest.mark.parametrize("option", [("--aspf-fail-unknown",), ("-o", "aspf_fail_unknown=true")])
 def test_an_unknown_may_fail(run: Callable[..., pytest.RunResult], option: tuple[str, ...]) -> None:
     """Who wants proofs would have to read the summary after each run."""
@@ -378,6 +404,30 @@ async def test_after(): pass
     )
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
+@pytest.mark.parametrize(("option", "failed"), [("-x", 1), ("--maxfail=2", 2)])
+def test_a_run_ends_after_so_many_failures(
+    run: Callable[..., pytest.RunResult], option: str, failed: int
+) -> None:
+    """A race is a failure like any other: nobody wants to wait for the other searches."""
+    text = "".join(ORDER.replace("test_", f"test_{i}_") for i in range(4))
+    result = run("def test_sync(): pass\n" + text, option)
+
+    result.assert_outcomes(passed=1, failed=failed)
+    result.stdout.fnmatch_lines([f"*stopping after {failed} failures*"])
+    # Within the last test the search has gone on to its own end, and the others were not begun.
+    assert len(explored(result)) == failed
+
+
+def test_a_worker_ends_after_so_many_failures(run: Callable[..., pytest.RunResult]) -> None:
+    """Under pytest-xdist it would go on with all that it was given."""
+    pytest.importorskip("xdist")
+    text = "".join(ORDER.replace("test_", f"test_{i}_") for i in range(4))
+    result = run(text, "-n1", "-x")
+
+    result.assert_outcomes(failed=1)
+    assert len(explored(result)) == 1
 
 
 def test_progress_of_a_long_search(
