@@ -101,6 +101,8 @@ TEARDOWN_STEPS: Final = 10_000
 TASKS_OF_TRIO: Final = 2
 # How many steps of system tasks there may be between two of the program's other tasks.
 SYSTEM_STEPS: Final = 1000
+# And how many when nobody else can do anything, before that is taken for an endless loop.
+SYSTEM_STEPS_ALONE: Final = 10_000
 # How many jumps of the clock a task that can run may be late.
 OVERTAKINGS: Final = 3
 
@@ -314,6 +316,8 @@ class Schedule:
     # Before which action, and how many since.
     _system_began = -1
     _system_steps = 0
+    # The system tasks of a ``"livelock?"`` in which nobody else could run.
+    spinning: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -567,7 +571,21 @@ class Schedule:
         if now != self._system_began:
             self._system_began, self._system_steps = now, 0
         self._system_steps += 1
-        return self._system_steps <= SYSTEM_STEPS
+        if self._system_steps <= SYSTEM_STEPS:
+            return True
+        if self.verdict is not None or not self._is_stuck():
+            return False
+        if self._system_steps <= SYSTEM_STEPS_ALONE:
+            return True  # it may still wake somebody
+        self.spinning = tuple(map(name_of, self._system))
+        self._look_back()
+        if self.verdict is None:
+            self._end("livelock?")
+        return False
+
+    def _is_stuck(self) -> bool:
+        able = self._ready or any(self.strands[n].holds() for n in self._waiting)
+        return not able and self._has_no_future()
 
     def _look_for_tasks(self) -> None:
         """Fail if the main task has ended, and another one of the program has not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 import trio.testing
 from _golden import check_golden
 
-from aspf.race import Failure, explore, replay
+from aspf.race import Cell, Failure, NotDeterministic, _engine, explore, replay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -169,6 +170,76 @@ def test_a_system_task_that_never_rests() -> None:
         await trio.sleep(1)
 
     assert only(program).summary.endswith(": spin stands in checkpoint")
+
+
+async def steps(count: int, then: trio.Event) -> None:
+    """A system task with much to do."""
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
+    then.set()
+
+
+@pytest.mark.parametrize("options", [{}, {"cancel": "each"}, {"level": "contract"}])
+def test_a_system_task_that_nothing_but_its_own_end_can_stop(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Nobody would find the loop if it was called a deadlock of those who wait for it."""
+    monkeypatch.setattr(_engine, "SYSTEM_STEPS", 10)
+    monkeypatch.setattr(_engine, "SYSTEM_STEPS_ALONE", 30)
+
+    async def program() -> None:
+        done = trio.Event()
+        trio.lowlevel.spawn_system_task(steps, 100, done)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(done.wait)
+
+    failure = only(program, **options)
+    assert failure.kind == "livelock?"
+    assert failure.summary == (
+        "nobody can run but a system task that never rests, steps: perhaps a livelock"
+    )
+    again = replay(program, failure.token, minimise=True)
+    assert again is not None
+    assert again.minimal is not None
+    assert (again.summary, again.minimal.switches) == (failure.summary, ())
+
+
+@pytest.mark.parametrize("options", [{}, {"cancel": "each"}, {"shared": "cells"}])
+def test_a_system_task_that_takes_its_time(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """A program that is right would be told that it has a deadlock."""
+    monkeypatch.setattr(_engine, "SYSTEM_STEPS", 10)
+
+    async def program() -> None:
+        done, cell = trio.Event(), Cell(0, "cell")
+        trio.lowlevel.spawn_system_task(steps, 100, done)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(done.wait)
+            nursery.start_soon(cell.wait_until, bool)
+            await done.wait()
+            await cell.set(1)
+
+    found = explore(program, search="exhaustive", **options)
+    assert found.verdict == "holds"
+
+
+def test_a_refusal_comes_before_a_system_task_that_never_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program that swallows it would be told something that is not its fault."""
+    monkeypatch.setattr(_engine, "SYSTEM_STEPS", 10)
+    monkeypatch.setattr(_engine, "SYSTEM_STEPS_ALONE", 30)
+
+    async def program() -> None:
+        done = trio.Event()
+        trio.lowlevel.spawn_system_task(steps, 100, done)
+        with suppress(NotDeterministic):
+            await trio.to_thread.run_sync(int)
+        await done.wait()
+
+    with pytest.raises(NotDeterministic, match="to_thread"):
+        explore(program)
 
 
 def test_tasks_of_trios_own_do_not_count() -> None:
