@@ -23,7 +23,16 @@ from aspf.race import (
     replay as replay_schedule,
 )
 
-from ._files import DIRECTORY, FILE, Refused, write_file, write_files
+from ._files import (
+    DIRECTORY,
+    FILE,
+    JSON,
+    OUTPUT,
+    STDOUT,
+    Refused,
+    write_file,
+    write_files,
+)
 from ._lost_wakeup import report_lost_wakeup
 from ._programs import LOST_WAKEUP, catalogue, find_program
 from ._watch import watch
@@ -173,13 +182,17 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     f"empty DIR keeps none.  [default: {KEPT}; none for those of --list]",
 )
 @click.option(
-    "--html", type=FILE, metavar="FILE", help="Write the first failure as a page to step through."
+    "--html", type=OUTPUT, metavar="FILE", help="Write the first failure as a page to step through."
 )
 @click.option(
-    "--json", type=FILE, metavar="FILE", help="Write all that was found for a program to read."
+    "--json",
+    type=JSON,
+    metavar="FILE",
+    help="Write all that was found for a program to read; - is standard output, and the report "
+    "goes to stderr.",
 )
 @click.option(
-    "--perfetto", type=FILE, metavar="FILE", help="Write the first failure for ui.perfetto.dev."
+    "--perfetto", type=OUTPUT, metavar="FILE", help="Write the first failure for ui.perfetto.dev."
 )
 @click.option(
     "--faults",
@@ -240,14 +253,19 @@ def race(
         return
     options["shared"] = shared or ("cells" if only_cells else "anything")
     exploration = _explore(found, stop_on_failure=not keep_going, directory=directory, **options)
+    # Before the files: a full disk must not take it along.
+    report = _report(exploration, command)
+    for path in (html, perfetto):
+        if path is not None and not exploration.failures:
+            report += f"{path} was not written: there is no failure to show\n"
+    resume = options["resume"]
+    if resume is not None and exploration.verdict == "unknown" and resume.exists():
+        report += f"{resume} has what is left: the same command goes on there\n"
+    click.echo(report, nl=False, err=json == STDOUT)
     if json is not None:
         write_file(json, exploration.as_json())
     if exploration.failures:
         write_files(exploration.failures[0].recording, html=html, perfetto=perfetto)
-    click.echo(_report(exploration, command), nl=False)
-    for path in (html, perfetto):
-        if path is not None and not exploration.failures:
-            click.echo(f"{path} was not written: there is no failure to show")
     raise SystemExit({"failed": FAILED, "holds": HOLDS, "unknown": UNKNOWN}[exploration.verdict])
 
 
@@ -292,10 +310,15 @@ def _report(exploration: Exploration, command: str) -> str:
 @click.argument("token")
 @click.option("--minimise", is_flag=True, help="Look for fewer context switches that fail so.")
 @click.option(
-    "--html", type=FILE, metavar="FILE", help="Write the schedule as a page to step through."
+    "--html", type=OUTPUT, metavar="FILE", help="Write the schedule as a page to step through."
 )
-@click.option("--json", type=FILE, metavar="FILE", help="Write the schedule for a program to read.")
-@click.option("--perfetto", type=FILE, metavar="FILE", help="Write it for ui.perfetto.dev.")
+@click.option(
+    "--json",
+    type=JSON,
+    metavar="FILE",
+    help="Write the schedule for a program to read; - is standard output.",
+)
+@click.option("--perfetto", type=OUTPUT, metavar="FILE", help="Write it for ui.perfetto.dev.")
 @click.option(
     "--directory",
     type=DIRECTORY,
@@ -336,13 +359,12 @@ def _replay(
             recording = record(program, token, directory=directory)
         else:
             recording = failure.recording
-        write_files(recording, **files)
     except (ValueError, ReplayDiverged, NotDeterministic, TeardownStuck) as error:
         raise Refused(str(error)) from error
-    if failure is None:
-        click.echo("this schedule passes")
-        return
-    click.echo(failure.diagram, nl=False)
-    if failure.minimal is not None:
-        click.echo(f"\n{failure.minimal}\nreplay: {command} {failure.token}")
-    raise SystemExit(FAILED)
+    report = "this schedule passes\n" if failure is None else failure.diagram
+    if failure is not None and failure.minimal is not None:
+        report += f"\n{failure.minimal}\nreplay: {command} {failure.token}\n"
+    click.echo(report, nl=False, err=files["json"] == STDOUT)
+    write_files(recording, **files)
+    if failure is not None:
+        raise SystemExit(FAILED)

@@ -335,6 +335,8 @@ def explore(
         resume: A file to note in, every few seconds, what is left; if it exists, the exploration
             goes on where it ends, and reports the same as without interruption. It is removed
             when nothing is left. Only what *schedules* and *seconds* cut, or ctrl-C, leaves any.
+            The part that was cut is run again, which is at most 1,000 schedules of each process
+            (256 if they are drawn): give each go the time for more than that.
         directory: Where to keep the tokens of failures, such as ``".aspf"``. The next exploration
             of the program with the same *name*, *level*, *cancel* and *timers* replays them first,
             and if one still fails ends with that; it drops those that pass. (With

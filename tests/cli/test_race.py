@@ -217,10 +217,41 @@ def test_no_failure_no_page(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     """Broken if that ends in a traceback, or in the code of a failure."""
-    nowhere = str(tmp_path / "none" / "a.html")
-    code, output = run("race", "cli._bank:withdrawals", "--html", nowhere)
+    code, output = run("race", "cli._bank:withdrawals", "--html", "none/a.html")
     assert code == 2
-    assert "can't write" in output
+    assert "can't write none/a.html: there is no directory none" in output
+    # What can't be known before must not take the report along.
+    code, output = run("race", "cli._bank:withdrawals", "--html", "a" * 300)
+    assert code == 2
+    assert "replay: aspf race cli._bank:withdrawals --replay aspf2:" in output
+    assert "can't write aaa" in output
+
+
+def test_json_to_standard_output() -> None:
+    """Broken if a script has to cut JSON out of a report, or finds a file that is called "-"."""
+    command = "race", "cli._bank:withdrawals"
+    result = CliRunner().invoke(aspf, [*command, "--json", "-"])
+    found = json.loads(result.stdout)
+    assert found["verdict"] == "failed"
+    assert result.stderr.splitlines()[-1].startswith("replay: aspf race ")
+    token = found["failures"][0]["token"]
+    result = CliRunner().invoke(aspf, [*command, "--replay", token, "--json", "-"])
+    assert json.loads(result.stdout)["token"] == token
+    assert "AssertionError: balance 80" in result.stderr
+    assert not Path("-").exists()
+    code, output = run(*command, "--html", "-")
+    assert code == 2
+    assert "only --json can go to standard output" in output
+
+
+def test_what_is_left_is_in_a_file() -> None:
+    """Broken if nobody is told how to go on, or is told so when there is nothing left."""
+    code, output = run("race", "cli._bank:endless", "--schedules", "3", "--resume", "left.json")
+    assert code == 3
+    assert output.splitlines()[-1] == "left.json has what is left: the same command goes on there"
+    _, output = run("race", "cli._bank:repaired", "--resume", "none.json")
+    assert "none.json" not in output
+    assert not Path("none.json").exists()
 
 
 def test_ctrl_c_reports_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
