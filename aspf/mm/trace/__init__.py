@@ -15,6 +15,7 @@ from ._record import (
 from ._recording import (
     Event,
     Recording,
+    Segment,
     parse_recording,
 )
 from ._replay import (
@@ -38,6 +39,7 @@ __all__ = (
     "RecordingFailed",
     "Replay",
     "Replayed",
+    "Segment",
     "parse_perf",
     "parse_recording",
     "parse_strace",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ("RecordingFailed", "record")
 
-CALLS: Final = "%memory,shmat,shmdt,prctl,execve,execveat,clone,clone3,fork,vfork,exit_group"
+CALLS: Final = "%memory,shmat,shmdt,shmget,prctl,execve,execveat,clone,clone3,fork,vfork,exit_group"
 # How long exit_group is held up, in microseconds: the time that there is to read the map.
 DELAY: Final = 400_000
 STRACE: Final = (
@@ -35,6 +36,10 @@ STRACE: Final = (
     *("--absolute-timestamps=format:unix,precision:ns", f"--trace={CALLS}", "--string-limit=4096"),
     *("--inject=brk:signal=SIGSTOP:when=1", f"--inject=exit_group:delay_enter={DELAY}:when=1"),
 )
+# What a program was allowed to have, by the names of /proc/<pid>/limits.
+LIMITS: Final = ("address space", "data size", "locked memory", "stack size")
+# Who has this capability may lock as much as he likes.
+CAP_IPC_LOCK: Final = 14
 # With the error code, which says whether a fault was a write; only root may, as a rule ...
 EXACT: Final = "exceptions:page_fault_user,exceptions:page_fault_kernel"
 # ... and without it.
@@ -92,6 +97,7 @@ class _Maps:
         self.pid = 0
         self.first: str | None = None
         self.last = ""
+        self.limits = ""
 
     def notice(self, line: str) -> None:
         """Take a line of strace, perhaps an unfinished one, and do what it calls for."""
@@ -100,6 +106,7 @@ class _Maps:
         if "stopped by SIGSTOP" in line:
             if pid == self.pid and self.first is None:
                 self.first = _map_of(pid)
+                self.limits = _limits_of(pid)
             os.kill(pid, signal.SIGCONT)
         elif "exit_group(" in line and self.first is not None:
             # The last one counts: only the first process is asked, by whatever thread ends it.
@@ -111,6 +118,20 @@ def _map_of(pid: int) -> str:
         return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
+
+
+def _limits_of(pid: int) -> str:
+    """Return the limits of address space, data, locked memory and stack; "" if nobody can tell."""
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    found = dict(re.findall(r"^Max (.*?)  +(\w+)", limits, flags=re.MULTILINE))
+    capabilities = re.search(r"^CapEff:\t(\w+)", status, flags=re.MULTILINE)
+    if capabilities is not None and int(capabilities[1], 16) >> CAP_IPC_LOCK & 1:
+        found["locked memory"] = "unlimited"
+    return " ".join(found[name] for name in LIMITS)
 
 
 def _lines(path: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -164,6 +185,7 @@ def _assembled(command: Sequence[str], maps: _Maps, clock: int, calls: str, faul
         f"system {system.system} {system.release} {system.machine}\n",
         f"process {maps.pid}\n",
         f"clock {clock}\n",
+        *([f"limits {maps.limits}\n"] if maps.limits else []),
         f"[maps]\n{maps.first}",
         f"[calls]\n{calls}",
         f"[faults]\n{faults}",

@@ -1,7 +1,7 @@
 """A recording: one text with everything that a replay needs.
 
-It has a few lines of header (``aspf recording 1``, ``command``, ``system``, ``process``, ``clock``)
-and four sections: ``[maps]``, the map just after exec; ``[calls]``, what strace wrote; ``[faults]``,
+It has a few lines of header (``aspf recording 1``, ``command``, ``system``, ``process``, ``clock``,
+``limits``) and four sections: ``[maps]``, the map just after exec; ``[calls]``, what strace wrote; ``[faults]``,
 what perf script wrote, which may be empty; ``[final]``, the map before the end. The sections are the
 tools' own words, so that a recording can be put together by hand.
 """
@@ -10,32 +10,46 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+from aspf.mm._limits import Limits
 from aspf.mm._proc_maps import MapsLine, parse_maps
 
 from ._perf import RecordedFault, parse_perf
 from ._strace import RecordedCall, RecordedSignal, parse_strace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Event", "Recording", "parse_recording")
+__all__ = ("Event", "Recording", "Segment", "parse_recording")
 
 Event: TypeAlias = RecordedCall | RecordedFault
 
+UNLIMITED: Final = Limits(locked=None)
 MAGIC: Final = "aspf recording 1"
 SECTIONS: Final = ("maps", "calls", "faults", "final")
-# What changes a map, or tells who shares it.
-MEMORY: Final = frozenset(
-    {
-        *("brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "msync", "mincore"),
-        *("mlock", "mlock2", "munlock", "mlockall", "munlockall", "pkey_mprotect"),
-        *("remap_file_pages", "shmat", "shmdt", "prctl"),
-    }
-)
 MAKES_TASKS: Final = frozenset({"clone", "clone3", "fork", "vfork"})
+# Calls that are recorded for what they tell: who shares the memory, and how large a segment is.
+# Every other call is replayed, or counted as left out: so one that is new to strace is seen too.
+TOLD: Final = MAKES_TASKS | {"execve", "execveat", "exit_group", "shmget"}
+# Of prctl, what is about memory.
+PRCTL: Final = ("PR_SET_VMA", "PR_SET_MM", "PR_SET_MEMORY_MERGE")
+SEGMENT: Final = re.compile(r"/SYSV([0-9a-f]{8}) \(deleted\)")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment of System V shared memory.
+
+    Attributes:
+        key: By which programs find it; 0 for a private one.
+        size: In bytes.
+    """
+
+    key: int
+    size: int
 
 
 @final
@@ -52,6 +66,8 @@ class Recording:
         signals: Accesses that the kernel refused.
         threads: How many threads made calls or faults.
         start_brk: Where its heap begins; None if it has none.
+        segments: By number, those of System V shared memory whose size is known.
+        limits: What it was allowed to have; nothing is limited if that is not known.
     """
 
     command: str
@@ -62,6 +78,8 @@ class Recording:
     signals: tuple[RecordedSignal, ...]
     threads: int
     start_brk: int | None
+    segments: Mapping[int, Segment] = field(default_factory=dict)
+    limits: Limits = UNLIMITED
 
     @property
     def calls(self) -> list[RecordedCall]:
@@ -111,21 +129,54 @@ def parse_recording(text: str) -> Recording:
     threads, start = _threads(calls, process)
     clock = int(values.get("clock", "0"))
     faults = [f._replace(time=f.time + clock) for f in parse_perf(sections["faults"].split("\n"))]
-    events: list[Event] = [c for c in calls if c.name in MEMORY]
+    events: list[Event] = [call for call in calls if _is_of_memory(call)]
     events += faults
     mine = [event for event in events if start < event.time < threads.get(event.tid, 0)]
     mine.sort(key=lambda event: event.time)
     heap = next((c.result for c in calls if c.tid == process and c.name == "brk"), None)
+    final_maps = parse_maps(sections["final"])
     return Recording(
         command=values.get("command", ""),
         system=values.get("system", ""),
         maps=tuple(parse_maps(sections["maps"])),
-        final=tuple(parse_maps(sections["final"])),
+        final=tuple(final_maps),
         events=tuple(mine),
         signals=tuple(s for s in signals if s.tid in threads),
         threads=len({event.tid for event in mine}),
         start_brk=heap,
+        segments=_segments(calls, final_maps),
+        limits=_limits(values["limits"]) if "limits" in values else UNLIMITED,
     )
+
+
+def _is_of_memory(call: RecordedCall) -> bool:
+    if call.name == "prctl":
+        return call.arguments[0].startswith(PRCTL)
+    return call.name not in TOLD
+
+
+def _segments(calls: Iterable[RecordedCall], final_maps: Iterable[MapsLine]) -> dict[int, Segment]:
+    """Return the segments that were made, or were still attached at the end."""
+    found: dict[int, Segment] = {}
+    for line in final_maps:
+        if (name := SEGMENT.fullmatch(line.name)) is not None:
+            # Its number stands for the inode. Of one in pieces, the last page tells the size.
+            size = line.offset + line.end - line.start
+            known = found.get(line.inode, Segment(0, 0))
+            found[line.inode] = Segment(int(name[1], 16), max(size, known.size))
+    for call in calls:
+        # Size 0 asks for one that is there already.
+        if call.name == "shmget" and not call.error and (size := int(call.arguments[1], 0)):
+            key = call.arguments[0]
+            found[call.result] = Segment(0 if key == "IPC_PRIVATE" else int(key, 0), size)
+    return found
+
+
+def _limits(text: str) -> Limits:
+    """Read what ``limits`` says: address space, data, locked memory and stack."""
+    numbers = [None if word == "unlimited" else int(word) for word in text.split()]
+    address_space, data, locked, stack = numbers
+    return Limits(address_space=address_space, data=data, locked=locked, stack=stack)
 
 
 def _threads(calls: Sequence[RecordedCall], process: int) -> tuple[dict[int, float], int]:

@@ -28,9 +28,12 @@ from aspf.mm._constants import (
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
+    MAP_SHARED,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    PAGE_SHIFT,
     PAGE_SIZE,
+    PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
     TASK_SIZE,
@@ -66,10 +69,10 @@ WITHOUT_EFFECT: Final = {
 }
 #: What a file, not a map, is the reason of.
 OF_THE_FILE: Final = {"EACCES", "EBADF", "ENODEV", "EPERM", "ETXTBSY"}
-#: Calls that change no map.
-WITHOUT_CHANGE: Final = {"mincore", "msync", "prctl", "mbind"}
 ROUNDS: Final = 3
 DELETED: Final = " (deleted)"
+# Where the kernel keeps System V segments.
+SHM_DEVICE: Final = (0, 1)
 SHARED_MEMORY: Final = "/dev/zero (deleted)"
 
 
@@ -248,7 +251,19 @@ class _Run:
             pager=pager,
             start_brk=recording.start_brk,
             mmap_base=recording.mmap_base,
+            limits=recording.limits,
         )
+        # By number; the attached pieces of one are mappings of its file.
+        self._segments = {
+            number: MappedFile(
+                ZeroPager(),
+                name=f"/SYSV{segment.key:08x}{DELETED}",
+                is_writable=True,
+                device=SHM_DEVICE,
+                inode=number,
+            )
+            for number, segment in recording.segments.items()
+        }
         # Invariant: by page number; faults that were dealt and are not done.
         self._pending: dict[int, _Pending] = {}
         self._refusals = {(s.address >> 12, s.code) for s in recording.signals}
@@ -377,10 +392,9 @@ class _Run:
 
     async def _call(self, call: RecordedCall) -> None:
         make = getattr(self, f"_{call.name}", None)
-        if call.name in WITHOUT_CHANGE:
-            return
-        if make is None or (call.error in OF_THE_FILE and call.name == "mmap"):
-            self.unknown[call.name] = self.unknown.get(call.name, 0) + 1
+        if make is None or (call.error in OF_THE_FILE and call.name in {"mmap", "shmat"}):
+            name = f"{call.name} {call.arguments[0]}" if call.name == "prctl" else call.name
+            self.unknown[name] = self.unknown.get(name, 0) + 1
             return
         self.calls += 1
         started = self._clock()
@@ -401,7 +415,9 @@ class _Run:
         self.writes.append(self._clock() - started)
 
     async def _mmap(self, call: RecordedCall) -> int:
-        wanted = self._wanted(call)
+        return await self._map(call, self._wanted(call))
+
+    async def _map(self, call: RecordedCall, wanted: MmapCall) -> int:
         start, size, bits = wanted.address, wanted.length, wanted.flags
 
         async def mmap(at: int, more: int = 0) -> int:
@@ -436,6 +452,44 @@ class _Run:
         if name not in self._files:
             self._files[name] = self._file(name)
         return self._files[name]
+
+    async def _shmat(self, call: RecordedCall) -> int:
+        """Map a segment, as shmat does: shared, all of it, and over nothing without SHM_REMAP."""
+        number, start = int(call.arguments[0], 0), _number(call.arguments[1])
+        if number not in self._segments:
+            raise _Unknown("shmat of a segment of unknown size")
+        flags = set(call.arguments[2].split("|"))
+        if start % PAGE_SIZE:
+            if "SHM_RND" not in flags:
+                raise OSError(errno.EINVAL, f"no page begins at {start:#x}")
+            start -= start % PAGE_SIZE
+        prot = PROT_READ if "SHM_RDONLY" in flags else PROT_READ | PROT_WRITE
+        prot |= PROT_EXEC if "SHM_EXEC" in flags else 0
+        bits = MAP_SHARED
+        size = self.recording.segments[number].size
+        if start:
+            there = self.space.find_vma(start)
+            if "SHM_REMAP" not in flags and there is not None and there.start < start + size:
+                raise OSError(errno.EINVAL, f"something is mapped at {start:#x}")
+            bits |= MAP_FIXED
+        return await self._map(call, MmapCall(start, size, prot, bits, self._segments[number], 0))
+
+    async def _shmdt(self, call: RecordedCall) -> None:
+        """Unmap what is left of a segment that was attached at an address, pieces of others not."""
+        start = _number(call.arguments[0])
+        pieces = [
+            region
+            for region in self.space._map.index.overlapping(start, TASK_SIZE)
+            if region.payload.file in self._segments.values()
+            and region.payload.page_index(region.start) << PAGE_SHIFT == region.start - start
+        ]
+        if not pieces:
+            raise OSError(errno.EINVAL, f"no segment is attached at {start:#x}")
+        file = pieces[0].payload.file
+        for piece in pieces:
+            if piece.payload.file is file:
+                await self._settle(piece.start, piece.end)
+                await self.space.munmap(piece.start, piece.end - piece.start)
 
     async def _munmap(self, call: RecordedCall) -> None:
         start, length = map(_number, call.arguments)
@@ -485,8 +539,25 @@ class _Run:
     async def _mlock(self, call: RecordedCall) -> None:
         await self.space.mlock(*map(_number, call.arguments))
 
+    async def _mlock2(self, call: RecordedCall) -> None:
+        start, length = map(_number, call.arguments[:2])
+        await self.space.mlock(start, length, _bits(call.arguments[2]))
+
     async def _munlock(self, call: RecordedCall) -> None:
         await self.space.munlock(*map(_number, call.arguments))
+
+    async def _mlockall(self, call: RecordedCall) -> None:
+        await self.space.mlockall(_bits(call.arguments[0]))
+
+    async def _munlockall(self, _: RecordedCall) -> None:
+        await self.space.munlockall()
+
+    async def _msync(self, call: RecordedCall) -> None:
+        start, length = map(_number, call.arguments[:2])
+        await self.space.msync(start, length, _bits(call.arguments[2]))
+
+    async def _mincore(self, call: RecordedCall) -> None:
+        await self.space.mincore(*map(_number, call.arguments[:2]))
 
 
 class _Unknown(Exception):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mm.trace._recordings import MAPS
+from mm.trace._recordings import MAPS, made_up
 
 from aspf.mm.trace import RecordingFailed, _record, parse_recording, record
 
@@ -51,6 +51,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def limits_of_this_process() -> str:
+    return f"limits {_record._limits_of(os.getpid())}\n"
+
+
 def stand_in(directory: Path, name: str, script: str) -> None:
     path = directory / name
     path.write_text(f"#!/bin/sh\n{script}")
@@ -76,6 +80,7 @@ def test_the_maps_are_taken_while_the_program_stands_still(tools: Path, monkeypa
     assert recording.maps == recording.final
     assert any(line.name == "[stack]" for line in recording.maps)
     assert recording.start_brk == 0x500000
+    assert recording.limits == parse_recording(made_up("", header=limits_of_this_process())).limits
     assert woken[1] == 77
     assert [event.tid for event in recording.events] == [77]
     assert parse_recording(record(["a"], faults=False)).faults == []
@@ -113,6 +118,28 @@ def test_a_process_that_is_gone_has_no_map() -> None:
     maps.first, maps.last = MAPS, MAPS
     maps.notice("999999999 1.0 exit_group(0")
     assert maps.last == MAPS
+    assert _record._limits_of(999999999) == ""
+
+
+def test_the_limits_are_read_as_the_kernel_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would refuse what the program was allowed, or the reverse."""
+    limits = "Limit   Soft Limit  Hard Limit  Units\n" + "".join(
+        f"Max {name:22}{value:21}unlimited            bytes\n"
+        for name, value in {
+            "data size": "7",
+            "stack size": "8388608",
+            "locked memory": "65536",
+            "address space": "unlimited",
+        }.items()
+    )
+    status = "Name:\tx\nCapEff:\t{}\n"
+    texts = {"limits": limits, "status": status.format("0000000000000000")}
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: texts[self.name])
+    assert _record._limits_of(1) == "unlimited 7 65536 8388608"
+    texts["status"] = status.format("0000000000004000")
+    assert _record._limits_of(1) == "unlimited 7 unlimited 8388608"
+    texts["status"] = "Name:\tx\n"
+    assert _record._limits_of(1) == "unlimited 7 65536 8388608"
 
 
 def test_a_line_that_is_not_finished_is_seen_once(monkeypatch, tmp_path: Path) -> None:
