@@ -260,7 +260,8 @@ def race(
             report += f"{path} was not written: there is no failure to show\n"
     resume = options["resume"]
     if resume is not None and exploration.verdict == "unknown" and resume.exists():
-        report += f"{resume} has what is left: the same command goes on there\n"
+        how = " with more --schedules" if exploration.stopped_by == "schedules" else ""
+        report += f"{resume} has what is left: the same command{how} goes on there\n"
     click.echo(report, nl=False, err=json == STDOUT)
     if json is not None:
         write_file(json, exploration.as_json())

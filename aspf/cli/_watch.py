@@ -40,7 +40,8 @@ def describe(progress: Progress) -> str:
 def watch(name: str, console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
     """Give what `aspf.race.explore` may call, and show on stderr what it is told."""
     console = Console(stderr=True) if console is None else console
-    if not console.is_terminal:
+    # One that can't move its cursor would show the bar at its end.
+    if not console.is_terminal or console.is_dumb_terminal:
         yield _lines(name)
         return
     columns = (

@@ -70,4 +70,4 @@ def test_a_file_that_cannot_be_written(form: str, tmp_path: Path) -> None:
     """A mistyped directory would end in a traceback."""
     code, output = run("replay", LOST, form, tmp_path / "missing" / "file")
     assert code == 2
-    assert output.startswith("Error: can't write ")
+    assert f"Error: Invalid value for '{form}': can't write " in output

@@ -22,6 +22,7 @@ from aspf.lab import program
 from aspf.race import Progress, explore
 
 GOLDEN = Path(__file__).parent / "golden"
+DUMB = Console(stderr=True, force_terminal=True, _environ={"TERM": "dumb"})
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -248,7 +249,13 @@ def test_what_is_left_is_in_a_file() -> None:
     """Broken if nobody is told how to go on, or is told so when there is nothing left."""
     code, output = run("race", "cli._bank:endless", "--schedules", "3", "--resume", "left.json")
     assert code == 3
-    assert output.splitlines()[-1] == "left.json has what is left: the same command goes on there"
+    same, more = (
+        "the same command goes on there",
+        "the same command with more --schedules goes on there",
+    )
+    assert output.splitlines()[-1] == f"left.json has what is left: {more}"
+    _, output = run("race", "cli._bank:endless", "--seconds", "0.0001", "--resume", "left.json")
+    assert output.splitlines()[-1] == f"left.json has what is left: {same}"
     _, output = run("race", "cli._bank:repaired", "--resume", "none.json")
     assert "none.json" not in output
     assert not Path("none.json").exists()
@@ -436,9 +443,10 @@ def test_progress_on_a_terminal() -> None:
     assert out.getvalue().endswith("\x1b[2K")
 
 
-def test_progress_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    """Broken if the log of a machine is flooded, or is silent for hours."""
-    with watch("mine") as show:
+@pytest.mark.parametrize("console", [None, DUMB])
+def test_progress_in_a_pipe(capsys: pytest.CaptureFixture[str], console: Console | None) -> None:
+    """Broken if the log of a machine, or an editor's window, is flooded, or silent for hours."""
+    with watch("mine", console) as show:
         for second in range(25):
             show(Progress(100 * second, 10_000, float(second), float("inf"), 0, 1))
     assert capsys.readouterr().err.splitlines() == [
