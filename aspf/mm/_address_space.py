@@ -61,7 +61,6 @@ from aspf.ranges import Edit, RangeMap
 
 from ._constants import (
     MAP_ANONYMOUS,
-    MAP_NORESERVE,
     MAP_SHARED,
     MAP_TYPE,
     MLOCK_ONFAULT,
@@ -80,7 +79,7 @@ from ._map_picture import MapPicture, size_text
 from ._page import ZERO_PAGE
 from ._page_table import PageTable
 from ._pieces import Layout, Move, NoRoom, Plan, page_align
-from ._plan import MmapCall, plan_mmap, plan_mprotect, plan_munmap
+from ._plan import MmapCall, is_unreserved, plan_mmap, plan_mprotect, plan_munmap
 from ._plan_brk import plan_brk
 from ._plan_flags import (
     DROPPING,
@@ -448,7 +447,7 @@ class AddressSpace:
         """
         if flags & MAP_ANONYMOUS:
             is_private = flags & MAP_TYPE != MAP_SHARED
-            file = None if is_private else _shared_memory(page_align(length), flags)
+            file = None if is_private else self._shared_memory(page_align(length), flags)
         await checkpoint()
         call = MmapCall(address, length, prot, flags, file, offset)
         plan, _ = await self._placed(partial(self._try_mmap, call))
@@ -474,6 +473,13 @@ class AddressSpace:
                 await self._wait_for(drain)
             raise plan.error
         return outcome
+
+    def _shared_memory(self, size: int, flags: int) -> MappedFile:
+        """Make the file behind a shared anonymous mapping; each has its own."""
+        file = MappedFile(ZeroPager(), size=size, name="/dev/zero (deleted)", is_writable=True)
+        is_free = is_unreserved(self._layout.keywords["limits"], flags)
+        file.promised = 0 if is_free else size >> PAGE_SHIFT
+        return file
 
     def _planned(self, plan: Callable[[Layout], Plan]) -> Plan | Drain[VMA]:
         """Plan, or return what has to settle first, because it may make room."""
@@ -1383,13 +1389,6 @@ class AddressSpace:
 
     def __rich__(self) -> MapPicture:
         return self.picture()
-
-
-def _shared_memory(size: int, flags: int) -> MappedFile:
-    """Make the file behind a shared anonymous mapping; each has its own."""
-    file = MappedFile(ZeroPager(), size=size, name="/dev/zero (deleted)", is_writable=True)
-    file.promised = 0 if flags & MAP_NORESERVE else size >> PAGE_SHIFT
-    return file
 
 
 async def _fetched(

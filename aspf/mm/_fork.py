@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aspf.ranges import Edit, Region
 
 from ._constants import PROT_WRITE
-from ._limits import has_memory, too_little_memory, usage_of_regions
+from ._limits import Usage, has_memory, too_little_memory, usage_of_regions
 from ._page_table import Entry
 from ._pieces import Plan, refuse
 from ._vma import VM_WIPEONFORK
@@ -42,10 +42,11 @@ def plan_fork(parent: Layout) -> Plan:
     new = tuple(Region(r.start, r.end, vma) for r, vma in inherited if vma is not None)
     used = parent.used
     for region in new:
-        more = usage_of_regions((region,))
-        if not has_memory(parent.limits, used, more.committed):
+        more = usage_of_regions((region,)).committed
+        # Linux asks in the parent's name: what the child maps is no part of what is mapped.
+        if more and not has_memory(parent.limits, used, more):
             refuse(errno.ENOMEM, "fork()", *too_little_memory(parent.limits))
-        used = used.plus(more)
+        used = used.plus(Usage(committed=more))
     return Plan(Edit((), new, 0))
 
 

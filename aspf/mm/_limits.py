@@ -193,10 +193,11 @@ def too_much_locked(limits: Limits) -> tuple[str, str]:
 
 def too_little_memory(limits: Limits) -> tuple[str, str]:
     """Return the words for what `has_memory` refuses."""
-    what, size = "commit_limit", limits.commit_limit
+    # MAP_NORESERVE is not heard in mode 2.
+    what, size, cure = "commit_limit", limits.commit_limit, "map less"
     if limits.overcommit_memory == 0:
-        what, size = "total_memory", limits.total_memory
-    cure = f"map less or with MAP_NORESERVE, or raise Limits.{what}"
+        what, size, cure = "total_memory", limits.total_memory, "map less or with MAP_NORESERVE"
+    cure = f"{cure}, or raise Limits.{what}"
     return f"more than may be promised ({what}={_size(size)})", cure
 
 

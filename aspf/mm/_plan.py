@@ -38,6 +38,7 @@ from ._constants import (
     PROT_SEM,
 )
 from ._limits import (
+    Limits,
     can_do_mlock,
     has_memory,
     may_expand,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
 __all__ = (
     "MmapCall",
     "floor_of",
+    "is_unreserved",
     "place",
     "plan_mmap",
     "plan_mprotect",
@@ -207,7 +209,7 @@ def plan_mmap(layout: Layout, call: MmapCall) -> Plan:
         _check_room(layout, call, there, flags)
     except NoRoom as refusal:
         return Plan(cut_out(layout, old, start, end), error=refusal)
-    if call.is_shared_anonymous and not call.flags & MAP_NORESERVE:
+    if call.is_shared_anonymous and not is_unreserved(layout.limits, call.flags):
         try:
             _check_memory(layout, call, _pages(call.size))
         except NoRoom as refusal:
@@ -252,6 +254,14 @@ def _check_memory(layout: Layout, call: MmapCall, pages: int) -> None:
         refuse(errno.ENOMEM, str(call), *too_little_memory(layout.limits))
 
 
+def is_unreserved(limits: Limits, flags: int) -> bool:
+    """Tell whether a mapping with these MAP_* flags is not counted as promised.
+
+    Who must not promise too much (mode 2) can't be told not to count.
+    """
+    return bool(flags & MAP_NORESERVE) and limits.overcommit_memory != OVERCOMMIT_NEVER
+
+
 def _pages(size: int) -> int:
     return size >> PAGE_SHIFT
 
@@ -277,8 +287,7 @@ def _vm_flags(layout: Layout, call: MmapCall) -> int:
         fail(errno.EOPNOTSUPP, text, f"a file without {unknown:#x}", "use MAP_SHARED")
     if call.file is not None:
         vm_flags = _file_flags(text, vm_flags, call.file, is_shared=kind != MAP_PRIVATE)
-    # Who must not promise too much can't be told not to count.
-    if flags & MAP_NORESERVE and layout.limits.overcommit_memory != OVERCOMMIT_NEVER:
+    if is_unreserved(layout.limits, flags):
         vm_flags |= VM_NORESERVE
     if vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
         vm_flags |= VM_ACCOUNT

@@ -35,6 +35,8 @@ PAGE = 4096
 END = BASE + SIZE * PAGE
 FILE_PAGES = 64
 HEAP = 100
+# How much of a file of /proc is read at once.
+BLOCK = 4096
 
 # Behind the rights: PROT_GROWSDOWN, PROT_GROWSUP, PROT_SEM, and a bit that is no protection.
 PROTS = {"r": 1, "w": 2, "x": 4, "-": 0, "d": 0x1000000, "u": 0x2000000, "s": 8, "?": 16}
@@ -453,7 +455,7 @@ class Arena:
         """Return ``[start, end, permissions, kind, page offset, flags]`` of each VMA."""
         os.lseek(self.smaps, 0, os.SEEK_SET)
         text, past = b"", False
-        while not past and (block := os.read(self.smaps, PAGE)):
+        while not past and (block := os.read(self.smaps, BLOCK)):
             text += block
             last = text.rfind(b"VmFlags")
             past = any(
