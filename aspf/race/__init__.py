@@ -28,7 +28,7 @@ from aspf.race._history import History, linearizable
 from aspf.race._hook import note
 from aspf.race._limits import Progress
 from aspf.race._linearize import Call
-from aspf.race._marks import may_cancel, point, sometimes
+from aspf.race._marks import may_cancel, may_stay, point, sometimes
 from aspf.race._minimal import Minimal, Switch
 from aspf.race._outcomes import outcome_table
 from aspf.race._recording import Recording
@@ -70,6 +70,7 @@ __all__ = (
     "explore",
     "linearizable",
     "may_cancel",
+    "may_stay",
     "note",
     "outcome_table",
     "parse_token",

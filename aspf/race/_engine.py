@@ -313,6 +313,8 @@ class Schedule:
     _made = 0  # by nobody in particular
     _teardown_steps = 0
     _is_concluded = False
+    # The names of the system tasks that may outlive the main task.
+    _may_stay: tuple[str, ...] = ()
     # Before which action, and how many since.
     _system_began = -1
     _system_steps = 0
@@ -605,7 +607,12 @@ class Schedule:
     def _tasks_left(self) -> Iterator[trio.lowlevel.Task]:
         yield from (strand.task for strand in self.strands if strand.is_alive)
         for task, strand in self._by_task.items():
-            if strand is None and task in self._runner.tasks and _is_of_the_program(task):
+            if (
+                strand is None
+                and task in self._runner.tasks
+                and _is_of_the_program(task)
+                and name_of(task) not in self._may_stay
+            ):
                 yield task
 
     def _describe_left(self, task: trio.lowlevel.Task) -> Left:
@@ -1030,6 +1037,10 @@ class Schedule:
         if self.verdict is None:
             self.labels[label] = self.labels.get(label, False) or is_reached
 
+    def may_stay(self, name: str) -> None:
+        """Take note that system tasks of this name may be there when the main task has ended."""
+        self._may_stay += (name,)
+
     def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
         """Take note that the running task has marked a scope."""
         strand = self._running
@@ -1096,6 +1107,13 @@ class Schedule:
             # Clean-up code has opened a shield of its own and sleeps in it.
             self._unshield(self._main_nursery._cancel_status)
             numbers = self._able_in_teardown()
+        if not (numbers or self._system) and self._runner.main_task_outcome is not None:
+            # That of a system task, which trio cancels now.
+            assert self._runner.system_nursery is not None
+            self._unshield(self._runner.system_nursery._cancel_status)
+            self._collect()
+            if self._system:
+                return self._system.pop(0)
         if not numbers or self._teardown_steps > TEARDOWN_STEPS:
             self._give_up()
         return self._take(min(numbers))
@@ -1105,7 +1123,7 @@ class Schedule:
         return self._ready or [n for n in self._waiting if self.strands[n].holds()]
 
     def _give_up(self) -> None:
-        left = ", ".join(repr(strand.name) for strand in self.strands if strand.is_alive)
+        left = ", ".join(repr(self._describe_left(task).name) for task in self._tasks_left())
         raise TeardownStuck(
             f"the schedule is over ({self.verdict}), but being cancelled did not end its tasks {left} within "
             f"{self._teardown_steps} steps; let every trio.Cancelled pass, and let no wait refuse it"

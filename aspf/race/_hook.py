@@ -82,6 +82,9 @@ class Hook(Protocol):
     def sometimes(self, label: str, is_reached: bool) -> None:  # noqa: FBT001
         """Take note that a label was registered, and whether it was reached."""
 
+    def may_stay(self, name: str) -> None:
+        """Take note that system tasks of this name may be there when the program has ended."""
+
     def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
         """Take note that the running task has marked a scope, on the line *where*."""
 

@@ -9,7 +9,7 @@ import trio
 from aspf.race import _hook
 from aspf.race._frames import place_of
 
-__all__ = ("may_cancel", "point")
+__all__ = ("may_cancel", "may_stay", "point", "sometimes")
 
 
 def may_cancel() -> trio.CancelScope:
@@ -35,6 +35,36 @@ def may_cancel() -> trio.CancelScope:
     if _hook.current is not None:
         _hook.current.may_cancel(scope, place_of(sys._getframe(1)))
     return scope
+
+
+def may_stay(name: str) -> None:
+    """State that a system task may live until the run's end, where trio cancels it.
+
+    Without that, a schedule in which one outlives the main task fails as a ``"task left"``: it may
+    have been about to do something. Say it for a task that serves as long as there is anybody to
+    serve, yours or that of a library. Tasks in nurseries are never left without an error.
+
+    Args:
+        name: What the report calls it: the name that ``trio.lowlevel.spawn_system_task`` was given,
+            or that of its async function.
+
+    Examples:
+        >>> import trio
+        >>> from aspf.race import explore, may_stay
+        >>> async def serve(requests):
+        ...     async for reply in requests:
+        ...         reply.set()
+        >>> async def program():
+        ...     may_stay("serve")
+        ...     send, receive = trio.open_memory_channel(0)
+        ...     trio.lowlevel.spawn_system_task(serve, receive)
+        ...     await send.send(reply := trio.Event())
+        ...     await reply.wait()
+        >>> explore(program).verdict
+        'holds'
+    """
+    if _hook.current is not None:
+        _hook.current.may_stay(name)
 
 
 async def point(name: str) -> None:

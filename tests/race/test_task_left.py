@@ -11,7 +11,16 @@ import pytest
 import trio.testing
 from _golden import check_golden
 
-from aspf.race import Cell, Failure, NotDeterministic, _engine, explore, replay
+from aspf.race import (
+    Cell,
+    Failure,
+    NotDeterministic,
+    TeardownStuck,
+    _engine,
+    explore,
+    may_stay,
+    replay,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -170,6 +179,84 @@ def test_a_system_task_that_never_rests() -> None:
         await trio.sleep(1)
 
     assert only(program).summary.endswith(": spin stands in checkpoint")
+
+
+async def tidy() -> None:
+    """It lives as long as there is anybody, and has something to do at its end."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"isolated": False}, {"cancel": "each"}, {"timers": "any"}, {"level": "stock"}]
+)
+def test_a_system_task_that_may_stay(options: dict[str, Any]) -> None:
+    """A program that uses a library with such a task could not be explored at all."""
+
+    async def program() -> int:
+        may_stay("tidy")
+        trio.lowlevel.spawn_system_task(tidy)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            nursery.start_soon(trio.sleep, 0.5)
+        return 1
+
+    found = explore(program, search="exhaustive", stop_on_failure=False, **options)
+    assert (found.verdict, [*found.outcomes]) == ("holds", ["1"])
+    assert found.schedules > 1
+    assert replay(program, found.outcomes["1"].token) is None
+
+
+def test_what_may_not_stay() -> None:
+    """One that serves would hide another one that has lost its work."""
+
+    async def program() -> None:
+        may_stay("tidy")
+        trio.lowlevel.spawn_system_task(tidy)
+        await system_task()
+
+    failure = only(program)
+    assert failure.summary.startswith("task left when the main task has ended: flush ")
+
+    async def left() -> None:
+        may_stay("flush")
+        await left_open()
+
+    assert only(left).kind == "task left"
+
+
+async def sleep_again() -> None:
+    await trio.sleep_forever()
+
+
+async def sleep_on() -> None:
+    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+
+@pytest.mark.parametrize("sleep", [sleep_again, sleep_on])
+def test_a_system_task_that_refuses_to_end(sleep: Callable[[], Awaitable[None]]) -> None:
+    """Nobody would know which task it is that holds the exploration up."""
+
+    async def refuse() -> None:
+        while True:
+            with suppress(trio.Cancelled):
+                await sleep()
+
+    async def program() -> None:
+        trio.lowlevel.spawn_system_task(refuse)
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(TeardownStuck, match="did not end its tasks 'refuse' within"):
+        explore(program)
+
+
+def test_nobody_asks() -> None:
+    """Outside of an exploration the program would not run."""
+    may_stay("tidy")
 
 
 async def steps(count: int, then: trio.Event) -> None:
