@@ -1144,14 +1144,17 @@ class AddressSpace:
             raise SegmentationFault(address, access, "MAPERR")
         try:
             plan = self._planned(partial(plan_growth, address=address))
-        except NoRoom as refusal:
+        except OSError as refusal:
+            stack = layout.index.find_next(address)
+            assert stack is not None
+            # As Linux does, also for a read: `expand_downwards` looks at the limits afterwards.
+            self.prepare_anon(stack, stack.start)
             raise SegmentationFault(address, access, "MAPERR") from refusal
         if not isinstance(plan, Plan):
             return plan
         if plan.edit is None:
             raise SegmentationFault(address, access, "MAPERR")
         (stack,) = plan.edit.old
-        # As Linux does, also for a read.
         self.prepare_anon(stack, stack.start)
         outcome = self._publish_placed(plan)
         # The drain of the growth itself is not waited for: a stack that grows takes nothing away.

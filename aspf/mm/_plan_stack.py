@@ -17,12 +17,13 @@ from ._limits import (
     too_much,
     too_much_locked,
 )
-from ._pieces import Plan, refuse
+from ._pieces import Plan, fail, refuse
 from ._plan import STACK_GUARD_GAP
 from ._vma import VM_ACCESS, VM_ACCOUNT, VM_GROWSDOWN
 
 if TYPE_CHECKING:
     from ._pieces import Layout
+    from ._vma import VMA
 
 __all__ = ("plan_growth",)
 
@@ -36,26 +37,23 @@ def plan_growth(layout: Layout, address: int) -> Plan:
 
     Returns:
         A plan without edit if it may not: it is no stack, its guard gap would reach what is mapped
-        below, it would be longer than `Limits.stack`, or begin below `Layout.min_address`.
+        below, or it would begin below `Layout.min_address`.
 
     Raises:
-        NoRoom: If the other limits don't allow it.
+        OSError: If it may, but `Limits` don't allow it, or its pages can't be numbered so far down.
     """
     stack = layout.index.find_next(address)
     if stack is None or not stack.payload.flags & VM_GROWSDOWN:
         return Plan()
     start = address & -PAGE_SIZE
-    # An origin above the start: a stack that mremap has moved up, and whose pages are numbered on.
-    if start < max(layout.min_address, stack.payload.origin):
+    if start < layout.min_address:
         return Plan()
     low = start - STACK_GUARD_GAP
     for below in layout.index.overlapping(low, start)[-1:]:
         if below.payload.flags & VM_ACCESS and not below.payload.flags & VM_GROWSDOWN:
             return Plan()
-    if layout.limits.stack is not None and stack.end - start > layout.limits.stack:
-        return Plan()
+    _check_room(layout, stack, start)
     pages = (stack.start - start) >> PAGE_SHIFT
-    _check_room(layout, f"a stack that grows to {start:#x}", stack.payload.flags, pages)
     edit = Edit((stack,), (Region(start, stack.end, stack.payload),), layout.index.version)
     # With its guard gap: what is vacated counts as mapped until it has settled.
     placed = ((low, stack.start),)
@@ -65,9 +63,16 @@ def plan_growth(layout: Layout, address: int) -> Plan:
     return Plan(edit, placed=placed, address=start, miscounted=Usage(committed=pages))
 
 
-def _check_room(layout: Layout, call: str, flags: int, pages: int) -> None:
-    """Refuse what ``acct_stack_growth`` does."""
-    limits, used = layout.limits, layout.used
+def _check_room(layout: Layout, stack: Region[VMA], start: int) -> None:
+    """Refuse what ``expand_downwards`` does once the stack has its anonymous identity."""
+    limits, used, flags = layout.limits, layout.used, stack.payload.flags
+    call = f"a stack that grows to {start:#x}"
+    pages = (stack.start - start) >> PAGE_SHIFT
+    if start < stack.payload.origin:
+        what = f"mremap has moved it up, and its pages are numbered from {stack.payload.origin:#x}"
+        fail(errno.ENOMEM, call, what, "map a new stack there")
+    if limits.stack is not None and stack.end - start > limits.stack:
+        fail(errno.ENOMEM, call, f"longer than {limits.stack:#x}", "raise Limits.stack")
     if not may_expand(limits, used, flags, pages):
         refuse(errno.ENOMEM, call, *too_much(limits))
     if not may_lock(limits, used, flags, pages):

@@ -264,12 +264,27 @@ async def test_a_growing_stack_gets_its_anonymous_identity():
         assert space.vma_lookup(below(1)).payload.anon.identity is not None
 
 
+@pytest.mark.parametrize(
+    "limits", [Limits(address_space=4 * PAGE), Limits(stack=4 * PAGE)], ids=["address space", "stack"]
+)
+async def test_a_stack_that_may_not_grow_gets_its_anonymous_identity(limits):
+    """Linux makes it before it asks the limits, and mprotect then keeps what is accounted."""
+    async with AddressSpace(limits=limits) as space:
+        await stack_of(space, 4)
+        with pytest.raises(SegmentationFault):
+            await space.read(below(5), 1)
+        await space.mprotect(below(4), PAGE, R)
+        low, high = space._map.index
+        assert low.payload.flags & high.payload.flags & mm.VM_ACCOUNT
+
+
 def test_a_moved_stack_ends_at_page_0_of_its_numbers():
     """Pages of a stack that mremap has moved up would get numbers below 0."""
     high = mm.VMA(R | mm.VM_GROWSDOWN, origin=below(3))
     index = RegionIndex([Region(below(1), TOP, high)])
     assert plan_growth(layout(index), below(3)).edit is not None
-    assert plan_growth(layout(index), below(4)).edit is None
+    with pytest.raises(OSError, match="numbered"):
+        plan_growth(layout(index), below(4))
 
 
 async def test_a_large_stack_keeps_its_room_free():
