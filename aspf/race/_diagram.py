@@ -65,7 +65,7 @@ def draw(rows: Sequence[Row], names: Mapping[int, str], *, width: int = 110) -> 
         if row.column == EVERYWHERE:
             lines.append(f"--- {row.text} ---")
         else:
-            texts = {row.column: _INDENT * row.depth + (row.text or "-")}
+            texts = {row.column: _INDENT * row.depth + (row.text if row.text.strip() else "-")}
             first, *rest = _side_by_side(texts, widths)
             lines += [first + _MARGIN + row.where if row.where != above else first, *rest]
         above = row.where

@@ -315,6 +315,7 @@ class Schedule:
     _is_concluded = False
     # The names of the system tasks that may outlive the main task.
     _may_stay: tuple[str, ...] = ()
+    _is_interrupted = False
     # Before which action, and how many since.
     _system_began = -1
     _system_steps = 0
@@ -402,6 +403,8 @@ class Schedule:
             self._last._abandon(loop)
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise error.__cause__ from None
+            if self._last._is_interrupted:
+                raise KeyboardInterrupt from None
             raise  # pragma: no cover - an error of trio's own, or of ours
         finally:
             _hook.current = _hook.recorder = None
@@ -419,6 +422,11 @@ class Schedule:
     def is_over(self) -> bool:
         """Whether it has failed or was given up, and is only torn down any more."""
         return self.verdict is not None or self.error is not None
+
+    def interrupt(self) -> None:
+        """End at the next choice; see `_interrupts`."""
+        self._is_interrupted = True
+        self._max_steps = 0
 
     def conclude_early(self, result: object) -> None:
         """End before the run does: the main task goes on with a `successor`, or ends."""
@@ -445,7 +453,7 @@ class Schedule:
         if self._runner.main_task is None:  # trio could not make a task of the program
             assert error is not None
             raise error
-        if _has_interrupt(error):
+        if self._is_interrupted or _has_interrupt(error):
             raise KeyboardInterrupt
         if isinstance(self.error, NotDeterministic | ReplayDiverged):
             raise self.error
@@ -1075,7 +1083,8 @@ class Schedule:
 
     def _end(self, verdict: str) -> None:
         self.verdict = verdict
-        self._chooser.finish(self)
+        if not self._is_interrupted:
+            self._chooser.finish(self)
         if verdict == "deadlock" and self._watcher is not None:
             self._watcher.deadlock(self)
             for sleeper in self.sleepers:

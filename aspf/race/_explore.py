@@ -28,9 +28,10 @@ from aspf._errors import (
 from aspf.race._checkpoint import Checkpoint, qualified_name
 from aspf.race._counts import Counts, kind_of
 from aspf.race._engine import Schedule
+from aspf.race._interrupts import interruptible
 from aspf.race._jobs import Order, Pool, pickled, run_parts
 from aspf.race._kept import Kept, Keyed
-from aspf.race._limits import Limits, interruptible
+from aspf.race._limits import Limits
 from aspf.race._minimal import Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._part import Done, run_part

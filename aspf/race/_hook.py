@@ -88,6 +88,9 @@ class Hook(Protocol):
     def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
         """Take note that the running task has marked a scope, on the line *where*."""
 
+    def interrupt(self) -> None:
+        """End the run at its next choice; somebody at the keyboard, or a time-out, wants it."""
+
 
 class Recorder(Protocol):
     """Keeps what happened, for a diagram."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aspf.race._counts import Counts
-    from aspf.race._limits import Interrupts, Limits
+    from aspf.race._interrupts import Interrupts
+    from aspf.race._limits import Limits
     from aspf.race._settings import Settings
     from aspf.race._strategies import Plan
     from aspf.race._strategies._plans import Work

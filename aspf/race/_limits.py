@@ -1,4 +1,4 @@
-"""When an exploration ends before its end: limits, ctrl-C, and what is told meanwhile.
+"""When an exploration ends before its end: its limits, and what is told meanwhile.
 
 The clock only decides when to stop, never what is run: of two explorations with the same options
 one that is stopped earlier has run a part of what the other has.
@@ -7,21 +7,17 @@ one that is stopped earlier has run a part of what the other has.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Set as AbstractSet
-    from types import FrameType
+    from collections.abc import Callable, Set as AbstractSet
 
     from aspf.race._counts import Counts
     from aspf.race._minimise import Kind
 
-__all__ = ("Interrupts", "Limits", "Progress", "interruptible")
+__all__ = ("Limits", "Progress")
 
 # Seconds between two calls of somebody who wants to know how far we are.
 INTERVAL: Final = 0.1
@@ -114,43 +110,3 @@ class Limits:
     def time_is_over(self) -> bool:
         """Whether no run may begin any more, whatever there is left to find out."""
         return self._seconds < math.inf and time.monotonic() >= self._begun + self._seconds
-
-
-@final
-class Interrupts:
-    """Whether there was a ctrl-C."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def take(self, signum: int, frame: FrameType | None) -> None:
-        """Keep the first; whoever presses twice doesn't want to wait for a schedule's end."""
-        if self.came:
-            signal.default_int_handler(signum, frame)
-        self.came = True
-
-    def check(self) -> None:
-        """Raise what was kept."""
-        if self.came:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupts]:
-    """Keep a ctrl-C until the present schedule has ended; the next one ends it at once.
-
-    Only where Python's own handler is installed, and in the main thread, which alone may do it.
-    Somebody else's handler stays.
-    """
-    interrupts = Interrupts()
-    is_ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if is_ours:
-        signal.signal(signal.SIGINT, interrupts.take)
-    try:
-        yield interrupts
-    finally:
-        if is_ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)

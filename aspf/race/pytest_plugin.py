@@ -39,6 +39,7 @@ from aspf._errors import (
     TeardownStuck,
 )
 from aspf.race._explore import explore, replay
+from aspf.race._interrupts import interruptible
 from aspf.race._kept import Keyed, is_reference
 from aspf.race._pytest_fixtures import FixtureGraph, leaves_of
 from aspf.race._token import parse_token, safe_name
@@ -63,6 +64,8 @@ _OPTIONS: Final = sorted(
 _SUMMARY: Final = "aspf_race"
 # Seconds before a search is long.
 PATIENCE: Final = 2.0
+# Seconds from a time-out that has not ended a schedule to its repetition.
+AGAIN = 1.0
 # A traceback through these files tells how the explorer works, not how the program fails.
 _NOT_THE_PROGRAMS: Final = (Path(__file__).parents[1], Path(trio.__file__).parent)
 
@@ -250,10 +253,11 @@ def _run(item: pytest.Function, fixtures: dict[str, object]) -> None:
     program = item.stash[_GRAPH].bind(item.stash[_BODY], fixtures)
     token = item.config.getoption("aspf_replay")
     try:
-        if token:
-            _replay(item, program, token)
-        else:
-            _explore(item, program)
+        with _stopped_by_alarms():
+            if token:
+                _replay(item, program, token)
+            else:
+                _explore(item, program)
     except (NotDeterministic, ReplayDiverged, TeardownStuck, ValueError) as error:
         failed = pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False)
         raise failed from None
@@ -266,10 +270,9 @@ def _explore(item: pytest.Function, program: Callable[[], Awaitable[object]]) ->
     path = directory_of(item.config)
     directory = None if path is None else Keyed(path, item.nodeid)
     try:
-        with _stopped_by_alarms(progress):
-            exploration = explore(
-                program, name=item.name, progress=progress, directory=directory, **options
-            )
+        exploration = explore(
+            program, name=item.name, progress=progress, directory=directory, **options
+        )
     finally:
         progress.erase()
     for failure in exploration.failures:
@@ -299,12 +302,12 @@ def _limited(item: pytest.Item, options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _stopped_by_alarms(progress: _ProgressLine) -> Iterator[None]:
+def _stopped_by_alarms() -> Iterator[None]:
     """Let a time-out of the test end the exploration.
 
-    pytest-timeout raises in a handler of SIGALRM, that is somewhere in the program. That would be
-    taken for a failure of this schedule, which would be run again, to hang once more. What stops
-    an exploration at once is a ctrl-C; so it is turned into one on its way.
+    pytest-timeout raises in a handler of SIGALRM, that is anywhere. In the program that would be
+    taken for a failure of this schedule, which would be run again, to hang once more; in trio's
+    loop it would be trio's own failure. So it is made an interruption, of which nothing is lost.
     """
     kind = getattr(signal, "SIGALRM", None)
     handler = None if kind is None else signal.getsignal(kind)
@@ -312,27 +315,34 @@ def _stopped_by_alarms(progress: _ProgressLine) -> Iterator[None]:
         yield
         return
     raised: list[BaseException] = []
+    with interruptible() as interrupts:
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+        def stop(signum: int, frame: FrameType | None) -> None:
+            if not raised:
+                try:
+                    handler(signum, frame)
+                except BaseException as error:  # noqa: BLE001 - raised below, in its place
+                    raised.append(error)
+                    # It may have come just before a step that has no end.
+                    signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+                else:
+                    return
+            interrupts.insist(frame)
+
+        signal.signal(kind, stop)
         try:
-            handler(signum, frame)
-        except BaseException as error:
-            raised.append(error)
-            # Should this one get lost (in a finalizer, say), the next schedule is not begun.
-            progress.is_stopped = True
-            raise KeyboardInterrupt from error
-
-    signal.signal(kind, stop)
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        if not raised:
-            raise
-        found = f"{interrupt}\n" if isinstance(interrupt, ExplorationInterrupted) else ""
-        raise pytest.fail.Exception(f"{found}{raised[0]}", pytrace=False) from None
-    finally:
-        if signal.getsignal(kind) is stop:  # pragma: no branch - a test may set its own
-            signal.signal(kind, handler)
+            yield
+            interrupts.check()
+        except KeyboardInterrupt as interrupt:
+            if not raised:
+                raise
+            found = f"{interrupt}\n" if isinstance(interrupt, ExplorationInterrupted) else ""
+            raise pytest.fail.Exception(f"{found}{raised[0]}", pytrace=False) from None
+        finally:
+            if raised:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if signal.getsignal(kind) is stop:  # pragma: no branch - a test may set its own
+                signal.signal(kind, handler)
 
 
 def _is_tty(terminal: Any) -> bool:
@@ -349,7 +359,6 @@ class _ProgressLine:
         plugins = item.config.pluginmanager
         self._terminal: Any = plugins.get_plugin("terminalreporter")
         self._capture: Any = plugins.get_plugin("capturemanager")
-        self.is_stopped = False
         self._is_shown = False
         # A worker of pytest-xdist has no terminal; a file, or who wants quiet, no use for it.
         self._is_wanted = (
@@ -361,8 +370,9 @@ class _ProgressLine:
 
     def __call__(self, progress: Progress) -> None:
         """Write the line anew."""
-        if self.is_stopped:
-            raise KeyboardInterrupt
+        # Before 3.13 a signal may be pending and CPython not look (python/cpython#109369): that one
+        # is handled with the next, and a time-out comes once. This makes it look.
+        signal.raise_signal(0)
         if not self._is_wanted or progress.elapsed < PATIENCE:
             return
         found = f", {progress.failures} ways of failing" if progress.failures else ""

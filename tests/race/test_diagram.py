@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from _golden import check_golden
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from aspf.race._diagram import EVERYWHERE, Row, draw, fold
 from aspf.race._record import without_addresses
@@ -62,6 +62,7 @@ rows = st.lists(
 
 
 @given(rows, st.integers(40, 120))
+@example([Row(0, 0, " ")], 40)
 def test_every_drawing(drawn: list[Row], width: int) -> None:
     """No trailing spaces (golden files, mailers), no line too long, no word lost."""
     text = draw(drawn, {n: f"task {n}" for n in range(5)}, width=width)

@@ -21,7 +21,8 @@ from aspf.race import (
     explore,
 )
 from aspf.race._counts import Counts
-from aspf.race._limits import Interrupts, Limits
+from aspf.race._interrupts import Interrupts
+from aspf.race._limits import Limits
 from aspf.race._part import run_part
 from aspf.race._settings import Settings
 from aspf.race._strategies import NAMES, _plans, make_plan

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 import pytest
 from _golden import check_golden
 
-from aspf.race import Progress, pytest_plugin
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -314,37 +312,67 @@ def test_an_unknown_may_fail(run: Callable[..., pytest.RunResult], option: tuple
     result.stdout.fnmatch_lines(["test_order: no failure in 1 schedules*", "unknown: *"])
 
 
-# A test that takes for ever, and a time-out as pytest-timeout makes it.
+# A time-out as pytest-timeout makes it; here the test itself says when it is over.
 ALARM = """
 import signal
+from aspf.race import Cell
+
+def alarm():
+    signal.raise_signal(signal.SIGALRM)
+    return True
 
 @pytest.fixture(autouse=True)
-def alarm():
+def time_limit():
     def time_out(signum, frame):
         __tracebackhide__ = True
+        if frame.f_code is not alarm.__code__:
+            pytest.fail("the second alarm is no affair of this")
         pytest.fail("Timeout (>0.2s)")
 
     before = signal.signal(signal.SIGALRM, time_out)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
     yield
     assert signal.getsignal(signal.SIGALRM) is time_out
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     signal.signal(signal.SIGALRM, before)
+
+class Finalised:
+    def __del__(self):
+        alarm()
+
+runs = []
 """
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        "while True: pass",
-        "while True: await turns()",
-        "[await turns() for _ in range(9)]",
-        "try:\n        while True: pass\n    except BaseException: pass",
+        "alarm()",
+        "runs.append(await turns()); alarm() if len(runs) == 9 else None",
+        "await Cell(0, 'cell').wait_until(lambda value: alarm())",
+        "while True:\n        runs.append(await turns()); alarm() if len(runs) == 9 else None",
+        "try:\n        alarm()\n    except BaseException: pass",
+        "while True:\n        try:\n            alarm()\n        except BaseException: await turns()",
+        "await Cell(0, 'cell').wait_until(lambda value: alarm())\n    while True: pass",
+        "Finalised()\n    while True: await turns()",
+        "Finalised()\n    while True: pass",
+        """try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns)
+            alarm()
+    except BaseException:
+        while True: pass""",
     ],
-    ids=["no-await", "endless", "many", "swallowed"],
+    ids=[
+        *("step", "ninth", "loop", "endless", "swallowed", "swallowed-always", "loop-then-step"),
+        *("finalised", "finalised-then-step", "clean-up"),
+    ],
 )
-def test_time_outs(run: Callable[..., pytest.RunResult], body: str) -> None:
-    """A time-out would be taken for a race, and what hangs be run once more."""
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_time_outs(
+    run: Callable[..., pytest.RunResult], body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time-out would be taken for a race, what hangs be run once more, or the time-out be lost."""
+    monkeypatch.setattr("aspf.race.pytest_plugin.AGAIN", 1e-3)
     marker = 'race(max_steps=10**9, schedules=10**9, search="random", fixtures="shared")'
     result = run(
         ALARM
@@ -363,14 +391,14 @@ async def test_after(): pass
     result.stdout.no_fnmatch_line("error in schedule*")
 
 
-def test_a_search_that_a_time_out_has_stopped_ends_between_two_schedules(
-    request: pytest.FixtureRequest,
-) -> None:
-    """A program that swallows the time-out would go on for ever."""
-    progress = pytest_plugin._ProgressLine(request.node)
-    progress.is_stopped = True
-    with pytest.raises(KeyboardInterrupt):
-        progress(Progress(runs=1, limit=2, elapsed=0.0, seconds=1.0, failures=0, outcomes=1))
+def test_a_time_out_while_a_schedule_is_replayed(run: Callable[..., pytest.RunResult]) -> None:
+    """The time-out would be shown as the failure that the token is of."""
+    text = ALARM + ORDER.replace("order.append(name)", "order.append(name); alarm()")
+    result = run(text, f"--aspf-replay={REPLAY_OF_ORDER}")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Timeout (>0.2s)"])
+    result.stdout.no_fnmatch_line("error in*")
 
 
 def test_what_is_never_reached_fails_the_test(run: Callable[..., pytest.RunResult]) -> None:
