@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 
@@ -25,15 +26,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def pytester(pytester: pytest.Pytester) -> pytest.Pytester:
-    """Give the inner pytest a root of its own.
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Give the inner pytest a root of its own, and no CI.
 
     The temporary directory may lie in a checkout, as nox's does, and pytest would take the settings
-    of the first ``pyproject.toml`` upwards.
+    of the first ``pyproject.toml`` upwards. On a CI it prints every failure twice.
     """
+    for variable in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(variable, raising=False)
     pytester.makeini("[pytest]")
     return pytester
 
+
+# No setting of the terminal that runs the tests decides what a program prints in them.
+os.environ["TERM"] = "xterm-256color"
+for _setting in ("COLUMNS", "LINES", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(_setting, None)
 
 # A shell lets what it runs in the background ignore ctrl-C; some tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

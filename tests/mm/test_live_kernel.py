@@ -39,6 +39,9 @@ def missing() -> str | None:
     version = tuple(int(part) for part in platform.release().split(".")[:2])
     if not FOLLOWED[0] <= version <= FOLLOWED[1]:
         return f"the model follows Linux 6.17 and 6.18, and this is {platform.release()}"
+    overcommit = Path("/proc/sys/vm/overcommit_memory").read_text().strip()
+    if overcommit != "0":
+        return f"compared under vm.overcommit_memory=0, and this machine has {overcommit}"
     return None
 
 

@@ -265,7 +265,9 @@ async def test_a_growing_stack_gets_its_anonymous_identity():
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(address_space=4 * PAGE), Limits(stack=4 * PAGE)], ids=["address space", "stack"]
+    "limits",
+    [Limits(address_space=4 * PAGE), Limits(stack=4 * PAGE)],
+    ids=["address space", "stack"],
 )
 async def test_a_stack_that_may_not_grow_gets_its_anonymous_identity(limits):
     """Linux makes it before it asks the limits, and mprotect then keeps what is accounted."""
