@@ -108,6 +108,6 @@ def test_raising_it_anywhere_is_found() -> None:
         text=True,
         check=True,
         cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
     )
     assert answer.stdout.strip() in {"TrioInternalError", "RuntimeError", "KeyboardInterrupt"}
