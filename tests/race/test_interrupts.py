@@ -85,7 +85,9 @@ def test_a_signal_may_come_anywhere(pressed: bool) -> None:
 
 BROKEN = """
 import warnings
-from test_interrupts import Schedule, _interrupts, interrupted_at
+from test_interrupts import interrupted_at
+from aspf.race import _interrupts
+from aspf.race._engine import Schedule
 
 _interrupts.ki_protection_enabled = lambda frame: False
 Schedule.interrupt = lambda schedule: None
@@ -106,8 +108,9 @@ def test_raising_it_anywhere_is_found() -> None:
         [sys.executable, "-c", BROKEN],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         cwd=Path(__file__).parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
     )
+    assert not answer.stderr
     assert answer.stdout.strip() in {"TrioInternalError", "RuntimeError", "KeyboardInterrupt"}
