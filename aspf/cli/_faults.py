@@ -17,6 +17,8 @@ from rich.table import Table
 
 from aspf.mm import FaultRow, MultiFault, sample_maps
 
+from ._console import stdout_console
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -129,7 +131,7 @@ def faults(
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.is_dumb_terminal,
     ) as progress:
         bar = progress.add_task("faulting", total=1.0)
 
@@ -152,9 +154,7 @@ def faults(
         return
     click.echo(_heading(workload, source))
     # A table that wraps can't be read; a terminal may be narrower, a file has no width.
-    out = Console()
-    out.width = max(out.width, 100)
-    out.print(table(rows))
+    stdout_console(at_least=100).print(table(rows))
     click.echo(explanation(workload, alone))
 
 

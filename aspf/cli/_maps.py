@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.live import Live
 
 from aspf.mm import DiffPicture, MapPicture, parse_smaps
 
+from ._console import stdout_console
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from aspf.mm import MapsLine
 
 __all__ = ("maps",)
@@ -62,7 +65,7 @@ def maps(
     Executable mappings are green, writable ones yellow, both at once red. A number is a PID: write
     ./123 for a file of that name.
     """  # noqa: D301 - click looks for the backspace itself
-    console = Console()
+    console = stdout_console()
     if diff is not None:
         if target is not None or watch:
             msg = "--diff compares its own two maps; leave out --watch and any other PID or FILE"
@@ -91,8 +94,13 @@ def _watch(
     if not target.isdecimal():
         msg = f"--watch needs the PID of a process; {target!r} is none"
         raise click.UsageError(msg)
-    if not console.is_terminal:
-        msg = "--watch needs a terminal; for a record, save maps now and then and use --diff"
+    if not console.is_terminal or console.is_dumb_terminal:
+        what = (
+            "a terminal"
+            if not console.is_terminal
+            else "a terminal that can be drawn over (TERM=dumb can't)"
+        )
+        msg = f"--watch needs {what}; for a record, save maps now and then and use --diff"
         raise click.UsageError(msg)
 
     def draw(since: list[MapsLine] | None) -> MapPicture:

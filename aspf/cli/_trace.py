@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from aspf.mm import DiffPicture
 from aspf.mm.trace import RecordingFailed, Replay, parse_recording, record
 
+from ._console import stdout_console
 from ._faults import table
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def replay_command(
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.is_dumb_terminal,
     ) as progress:
         bar = progress.add_task("replaying", total=1.0)
 
@@ -129,9 +130,7 @@ def replay_command(
         click.echo(json.dumps(_as_json(recording, outcomes), indent=2))
     else:
         click.echo(summary(recording, outcomes))
-        out = Console()
-        out.width = max(out.width, 100)
-        out.print(table([outcome.row for outcome in outcomes]))
+        stdout_console(at_least=100).print(table([outcome.row for outcome in outcomes]))
     if not all(outcome.agrees for outcome in outcomes):
         raise SystemExit(1)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
 
 from ._constants import PAGE_SIZE, TASK_SIZE
@@ -285,9 +286,9 @@ class DiffPicture(_Picture):
             yield pen.mapping(change.line, mark=change.how, note=_note(change, arrow))
         if changes:
             yield []
-        yield [(self._summary(changes), "")]
+        yield from _folded(self._summary(changes), "", width)
         if self._have_nothing_in_common(changes):
-            yield [(_STRANGERS, "dim")]
+            yield from _folded(_STRANGERS, "dim", width)
 
     def _summary(self, changes: Sequence[MapsChange]) -> str:
         parts = []
@@ -313,6 +314,13 @@ _STRANGERS: Final = (
     "Nothing is at the same address in both. Linux places each process at random addresses;\n"
     "two maps of one process can be compared."
 )
+
+
+def _folded(text: str, style: str, width: int | None) -> Iterator[_Row]:
+    """Fold sentences at spaces; a file has no width."""
+    for line in text.splitlines():
+        for part in [line] if width is None else wrap(line, max(width, 1)):
+            yield [(part, style)]
 
 
 def _note(change: MapsChange, arrow: str) -> str:

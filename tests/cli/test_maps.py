@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from aspf.cli import _maps
 from aspf.cli._commands import aspf
@@ -127,6 +128,19 @@ def test_without_proc_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "only Linux has it" in output
 
 
+def terminal(**options: int) -> Console:
+    return Console(file=sys.stdout, force_terminal=True, **options)
+
+
+def test_watching_needs_a_terminal_that_can_be_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shell within an editor there would be nothing to see until it is over."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(_maps, "stdout_console", terminal)
+    code, output = run("7", "--watch")
+    assert code == 2
+    assert "--watch needs a terminal that can be drawn over (TERM=dumb can't)" in output
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals of Unix here")
 @pytest.mark.parametrize("end", ["interrupted", "gone"])
 def test_watching_ends_cleanly(end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,14 +160,10 @@ def test_watching_ends_cleanly(end: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
                 raise KeyboardInterrupt
             (process / "maps").unlink()
 
-    terminal = type(_maps.Console())
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(_maps, "PROC", tmp_path)
     monkeypatch.setattr(time, "sleep", nap)
-    monkeypatch.setattr(
-        _maps,
-        "Console",
-        lambda: terminal(file=sys.stdout, force_terminal=True, width=90, height=30),
-    )
+    monkeypatch.setattr(_maps, "stdout_console", lambda: terminal(width=90, height=30))
     code, output = run("7", "--watch", "--every", "0.5")
     assert code == 0
     assert naps == [0.5] * 3
