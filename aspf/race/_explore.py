@@ -32,7 +32,7 @@ from aspf.race._interrupts import interruptible
 from aspf.race._jobs import Order, Pool, pickled, run_parts
 from aspf.race._kept import Kept, Keyed
 from aspf.race._limits import Limits
-from aspf.race._minimal import Minimal, minimal_of
+from aspf.race._minimal import NOT_TRIED, Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._part import Done, run_part
 from aspf.race._record import Trace
@@ -687,6 +687,8 @@ def _failure(
     failure = _diagnose(name, 1, run)
     if not minimise:
         return failure
+    if is_over():
+        return replace(failure, minimal=NOT_TRIED)
     settings = Settings(
         cancel_for(schedule.actions),
         _ANY,
@@ -760,8 +762,9 @@ class _Tally:
         """Look for shorter schedules than those that were seen."""
         program, settings = self._program, self._settings
         for kind, ending in self.counts.endings.items():
-            # There are few ways of failing, and perhaps as many outcomes as schedules.
-            if kind not in self._failures and is_over():
+            if is_over():
+                if kind in self._failures:
+                    self._failures[kind] = replace(self._failures[kind], minimal=NOT_TRIED)
                 continue
             start = ending.actions if kind in self._failures else ending.shortest[2]
             found = _minimise(program, kind, start, settings, check=check, is_over=is_over)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from aspf.race._actions import TIME, is_cancellation, is_time, scope_of, task_of
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from aspf.race._minimise import Choice, Found
 
-__all__ = ("Minimal", "Switch", "minimal_of")
+__all__ = ("NOT_TRIED", "Minimal", "Switch", "minimal_of")
 
 
 @final
@@ -51,7 +51,7 @@ class Minimal:
     switches: tuple[Switch, ...]
     #: True if every schedule with fewer switches was tried, and none fails in the same way.
     fewest: bool
-    #: How many runs it took to find this.
+    #: How many runs it took to find this; none if the time was over before the first.
     replays: int
     #: True if ``seconds=`` were over before all was tried.
     out_of_time: bool = False
@@ -59,7 +59,7 @@ class Minimal:
     @property
     def is_minimal(self) -> bool:
         """Whether each switch was shown to be necessary."""
-        return all(switch.necessary for switch in self.switches)
+        return self.replays > 0 and all(switch.necessary for switch in self.switches)
 
     def __str__(self) -> str:
         """Say it in a line for all, and a line for each switch."""
@@ -74,6 +74,8 @@ class Minimal:
     def headline(self) -> str:
         """Say in one line how many there are, and whether each is necessary."""
         count = len(self.switches)
+        if not self.replays:
+            return "not minimised: the time was over"
         if not count:
             return "no switch is necessary: it fails though every task runs as long as it can"
         shown = sum(switch.necessary for switch in self.switches)
@@ -91,6 +93,10 @@ class Minimal:
         if count == 2:
             return f"{what}, both necessary: without either the program {end}"
         return f"{what}, all necessary: without any one of them the program {end}"
+
+
+#: Of a failure that there was no time for.
+NOT_TRIED: Final = Minimal((), fewest=False, replays=0, out_of_time=True)
 
 
 def minimal_of(found: Found, tasks: Mapping[int, str]) -> Minimal:
