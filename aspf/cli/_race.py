@@ -252,22 +252,30 @@ def race(
         )
         return
     options["shared"] = shared or ("cells" if only_cells else "anything")
+    before = _read(options["resume"])
     exploration = _explore(found, stop_on_failure=not keep_going, directory=directory, **options)
     # Before the files: a full disk must not take it along.
     report = _report(exploration, command)
     for path in (html, perfetto):
         if path is not None and not exploration.failures:
             report += f"{path} was not written: there is no failure to show\n"
-    resume = options["resume"]
-    if resume is not None and exploration.verdict == "unknown" and resume.exists():
-        how = " with more --schedules" if exploration.stopped_by == "schedules" else ""
-        report += f"{resume} has what is left: the same command{how} goes on there\n"
+    if exploration.verdict == "unknown" and (left := _read(options["resume"])):
+        how = "the same command goes on there"
+        if exploration.stopped_by == "schedules":
+            how = "the same command with more --schedules goes on there"
+        elif left == before:
+            how = "as before, for its next part takes longer than this; give it more time"
+        report += f"{options['resume']} has what is left: {how}\n"
     click.echo(report, nl=False, err=json == STDOUT)
     if json is not None:
         write_file(json, exploration.as_json())
     if exploration.failures:
         write_files(exploration.failures[0].recording, html=html, perfetto=perfetto)
     raise SystemExit({"failed": FAILED, "holds": HOLDS, "unknown": UNKNOWN}[exploration.verdict])
+
+
+def _read(path: Path | None) -> bytes:
+    return path.read_bytes() if path is not None and path.exists() else b""
 
 
 def _is_given(context: click.Context, name: str) -> bool:

@@ -76,13 +76,13 @@ class Checkpoint:
             ValueError: It is none, or of another exploration. Nothing was changed.
         """
         try:
-            text = self._path.read_text(encoding="utf-8")
+            data = self._path.read_bytes()
         except FileNotFoundError:
             # Whether it can be written had better be known before hours are run.
             self.save(plan, counts)
             return
         try:
-            document = json.loads(text)
+            document = json.loads(data)
             found = {name: document[name] for name in self._head}
         except (ValueError, TypeError, KeyError):
             raise ValueError(f"{self._path} is no checkpoint of an exploration") from None

@@ -66,7 +66,9 @@ def _why_it_failed(exploration: Exploration) -> Iterator[str]:
 def _why_nobody_knows(exploration: Exploration) -> Iterator[str]:
     coverage = exploration.coverage
     why = _LIMITS.get(exploration.stopped_by, "not ended")
-    if coverage is None or not coverage.runs:
+    if not exploration.schedules:
+        yield f"no schedule has come to its end; {why}"
+    elif coverage is None or not coverage.runs:
         yield f"the first {_count(exploration.schedules, 'schedule')} of an enumeration; {why}"
     else:
         yield f"{_count(coverage.runs, 'schedule')} drawn, {coverage.traces} of them different; {why}"

@@ -360,14 +360,14 @@ def test_another_exploration_is_refused(tmp_path: Path) -> None:
         explore(_importable.lost, search="pos", resume=file, **OPTIONS)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', "\0"])
-def test_what_is_no_checkpoint(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"format": 1}', b"\0", b"\xff"])
+def test_what_is_no_checkpoint(tmp_path: Path, text: bytes) -> None:
     """Broken if a file of somebody else's is overwritten."""
     file = tmp_path / "exploration.json"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text)
     with pytest.raises(ValueError, match="no checkpoint of an exploration"):
         explore(_importable.lost, resume=file)
-    assert file.read_text(encoding="utf-8") == text
+    assert file.read_bytes() == text
 
 
 def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:

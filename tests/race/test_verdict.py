@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,3 +139,9 @@ def test_a_label_that_is_never_reached() -> None:
 def test_a_label_outside_an_exploration() -> None:
     """A program must run as it is, under trio alone."""
     trio.run(labelled)
+
+
+def test_nothing_was_run() -> None:
+    """Who has stopped a step without an end would read of an enumeration of nothing."""
+    found = replace(explore(nothing), schedules=0, exhausted=False, stopped_by="interrupted")
+    assert found.explanation == "unknown: no schedule has come to its end; interrupted"
