@@ -333,6 +333,8 @@ class World:
 
 
 LIMITS = mm.Limits(locked=None)
+# A page of each area that a call may take away while somebody holds it.
+HELD = (0, 8, 12, 16, 24, 32, 999, 1000, 2000)
 # When these return, the disk has what was written before.
 STORES = {"msync", "munmap file", "exit"}
 
@@ -486,11 +488,9 @@ class Program:
             await world.build()
             async with trio.open_nursery() as nursery:
                 if self.draining is not None:
-                    held = [
-                        world.space.find_vma_speculative_nowait(at(page))
-                        for page in (0, 16, 32, 999)
-                    ]
+                    held = [world.space.find_vma_speculative_nowait(at(page)) for page in HELD]
                     await _cancelled_once_published(world)
+                    assert broken or world.space._map.statistics().unsettled, "nothing drains"
                     nursery.start_soon(_let_go, world.space, [r for r in held if r is not None])
                 for numbers in self.numbered()[self.draining is not None :]:
                     nursery.start_soon(_task, world, numbers)
