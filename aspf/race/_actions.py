@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 __all__ = (
     "SCOPE",
@@ -67,9 +67,12 @@ def is_time(action: int) -> bool:
     return action == TIME or action < -TIMER
 
 
-def cancels(actions: Iterable[int]) -> bool:
+def cancels(actions: Sequence[int]) -> bool:
     """Tell whether there is a cancellation among actions."""
-    return any(action < TIME and is_cancellation(action) for action in actions)
+    # Most schedules only have steps, which a look at the lowest tells soonest.
+    return min(actions, default=0) < TIME and any(
+        action < TIME and is_cancellation(action) for action in actions
+    )
 
 
 def task_of(action: int) -> int:

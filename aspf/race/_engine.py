@@ -63,6 +63,7 @@ import gc
 import math
 import types
 import warnings
+from contextvars import copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
@@ -290,37 +291,66 @@ class Strand:
 class Schedule:
     """Runs a program once. It is the hook of cells and primitives at the same time."""
 
-    # How the run failed: "deadlock", "livelock?", "leak", "task left" or "error"; or "pruned".
-    # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
-    verdict: str | None = None
-    error: BaseException | None = None
-    result: object = None
-    # What was not at rest in the end, in words.
-    unrest: Sequence[str] = ()
-    sleepers: tuple[Sleeper, ...] = ()
-    left: tuple[Left, ...] = ()
-    # Whether deadlines could pass, or did pass, while tasks could run.
-    time_was_a_choice = False
-    time_was_early = False
-    _is_amid_a_batch = False
-    _running: Strand | None = None
-    _announced: Operation | None = None
-    _last_operation: Operation | None = None
-    _stepped: Strand | None = None  # only while somebody watches
-    _unknown = False
-    _cancelled_others = False
-    _undelivered: Mark | None = None
-    _made = 0  # by nobody in particular
-    _teardown_steps = 0
-    _is_concluded = False
-    # The names of the system tasks that may outlive the main task.
-    _may_stay: tuple[str, ...] = ()
-    _is_interrupted = False
-    # Before which action, and how many since.
-    _system_began = -1
-    _system_steps = 0
-    # The system tasks of a ``"livelock?"`` in which nobody else could run.
-    spinning: tuple[str, ...] = ()
+    # CPython keeps as many fields in a dict of its own for each object, which takes time to make.
+    __slots__ = (
+        "_announced",
+        "_any_time",
+        "_batch",
+        "_by_task",
+        "_cancel",
+        "_cancel_each",
+        "_cancelled_others",
+        "_chooser",
+        "_clock",
+        "_deadlines",
+        "_has_batches",
+        "_is_amid_a_batch",
+        "_is_concluded",
+        "_is_interrupted",
+        "_last_operation",
+        "_made",
+        "_marks",
+        "_max_steps",
+        "_may_stay",
+        "_places",
+        "_queue",
+        "_reads",
+        "_ready",
+        "_runner",
+        "_running",
+        "_settings",
+        "_started",
+        "_stepped",
+        "_system",
+        "_system_began",
+        "_system_steps",
+        "_teardown_steps",
+        "_things",
+        "_thread",
+        "_touched",
+        "_undelivered",
+        "_unknown",
+        "_waiting",
+        "_watched",
+        "_watcher",
+        "_writers",
+        "_writes",
+        "actions",
+        "error",
+        "labels",
+        "left",
+        "level",
+        "program",
+        "result",
+        "sleepers",
+        "spinning",
+        "started_at",
+        "strands",
+        "time_was_a_choice",
+        "time_was_early",
+        "unrest",
+        "verdict",
+    )
 
     def __init__(
         self,
@@ -368,6 +398,37 @@ class Schedule:
         self._places: dict[Cell[Any] | Lifetime, int] = {}
         self._thread = get_ident()
         self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
+        # How the run failed: "deadlock", "livelock?", "leak", "task left" or "error"; or "pruned".
+        # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
+        self.verdict: str | None = None
+        self.error: BaseException | None = None
+        self.result: object = None
+        # What was not at rest in the end, in words.
+        self.unrest: Sequence[str] = ()
+        self.sleepers: tuple[Sleeper, ...] = ()
+        self.left: tuple[Left, ...] = ()
+        # Whether deadlines could pass, or did pass, while tasks could run.
+        self.time_was_a_choice = False
+        self.time_was_early = False
+        self._is_amid_a_batch = False
+        self._running: Strand | None = None
+        self._announced: Operation | None = None
+        self._last_operation: Operation | None = None
+        self._stepped: Strand | None = None  # only while somebody watches
+        self._unknown = False
+        self._cancelled_others = False
+        self._undelivered: Mark | None = None
+        self._made = 0  # by nobody in particular
+        self._teardown_steps = 0
+        self._is_concluded = False
+        # The names of the system tasks that may outlive the main task.
+        self._may_stay: tuple[str, ...] = ()
+        self._is_interrupted = False
+        # Before which action, and how many since.
+        self._system_began = -1
+        self._system_steps = 0
+        # The system tasks of a ``"livelock?"`` in which nobody else could run.
+        self.spinning: tuple[str, ...] = ()
         if after is None:
             self._clock = Clock()
             self._runner = make_runner(
@@ -377,8 +438,6 @@ class Schedule:
             return
         self._clock, self._runner, self._queue = after._clock, after._runner, after._queue
         self._clock.now = 0.0
-        main = self._runner.main_task
-        self._by_task.update((task, None) for task in self._runner.tasks if task is not main)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -440,9 +499,26 @@ class Schedule:
         self._runner.schedule = new
         self._runner.deadlines = new._deadlines  # type: ignore[assignment]
         _hook.current = new
-        # What the program has set for itself is no affair of the next.
-        _run.GLOBAL_RUN_CONTEXT.task.context = self._runner.system_context.copy()
         return new
+
+    def begin_in_this_step(self) -> bool:
+        """Let the main task of the schedule before go on at once, as this one's: a step less.
+
+        Returns:
+            False if the program has set a context variable: it must not find that in its next run,
+            and a task gets another context between two steps only. It is to yield then.
+        """
+        task, clean = _run.GLOBAL_RUN_CONTEXT.task, self._runner.system_context
+        now = copy_context()
+        if len(now) != len(clean) or any(now[var] is not clean.get(var, clean) for var in now):
+            task.context = clean.copy()
+            return False
+        main = self._meet(task)
+        # There is nothing else that could be done first.
+        if self._choose([0]) is not None:  # pragma: no branch - who has not begun can go on
+            self.actions.append(0)
+            self._running = main
+        return True
 
     def _conclude(self) -> None:
         if self._is_concluded:
@@ -477,7 +553,7 @@ class Schedule:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loop.close()
-            for task in (*self._by_task, *self._queue):
+            for task in dict.fromkeys((*self._by_task, *self._runner.tasks, *self._queue)):
                 for nursery in task._child_nurseries:
                     nursery._children.clear()
                 close(task.coro)
@@ -551,14 +627,8 @@ class Schedule:
             actions = self._possible()
             if self.verdict is not None:
                 continue
-            try:
-                action = self._chooser.pick(actions, self)
-            except (NotDeterministic, ReplayDiverged) as error:
-                self.error = error
-                self._end("error")
-                continue
+            action = self._choose(actions)
             if action is None:
-                self._end("pruned")
                 continue
             self.actions.append(action)
             self._forget_the_last_action()
@@ -574,6 +644,18 @@ class Schedule:
                 self._collect()
                 self._undelivered = mark
                 return self._take(mark.strand.number)
+
+    def _choose(self, actions: list[int]) -> int | None:
+        """Let the search choose; if there is nothing to choose, that ends the schedule."""
+        try:
+            action = self._chooser.pick(actions, self)
+        except (NotDeterministic, ReplayDiverged) as error:
+            self.error = error
+            self._end("error")
+            return None
+        if action is None:
+            self._end("pruned")
+        return action
 
     def _system_may_go_first(self) -> bool:
         """Let one that never rests keep the others waiting, but not for ever."""
@@ -712,12 +794,13 @@ class Schedule:
             self._batch.remove(number)
             self._is_amid_a_batch = True
         strand = self.strands[number]
-        if strand.operation is not None and strand.operation.condition is not None:
+        operation = strand.operation
+        if operation is not None and operation.condition is not None:
             self._waiting.remove(number)
         else:
             self._ready.remove(number)
-        if not strand.task._cancel_status.effectively_cancelled:
-            self._last_operation = strand.operation
+        if operation is not None and not strand.task._cancel_status.effectively_cancelled:
+            self._last_operation = operation
         strand.operation = strand.pending = None
         strand.point = ""
         strand.overtaken = 0

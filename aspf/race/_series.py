@@ -90,8 +90,9 @@ class Series:
             self._current = schedule.successor() if follows else None
             if self._current is None:
                 return None
-            # The main task is queued anew, as the new schedule's first and only one.
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if not self._current.begin_in_this_step():
+                # The main task is queued anew, as the new schedule's first and only one.
+                await trio.lowlevel.cancel_shielded_checkpoint()
         return await self._program()
 
 

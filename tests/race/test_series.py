@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -156,6 +156,40 @@ def test_nothing_is_handed_on(program: Callable[[], Awaitable[object]]) -> None:
         assert outcome.count == 20
     finally:
         kept.clear()
+
+
+def test_a_replaced_context_variable_is_put_back() -> None:
+    """The second schedule would find what the first one has put in the place of the caller's."""
+
+    async def replaces() -> str:
+        before = who.get()
+        who.set("somebody")
+        return before
+
+    def explored() -> list[str]:
+        who.set("the caller")
+        return list(explore(replaces, search="random", schedules=20, isolated=False).outcomes)
+
+    assert copy_context().run(explored) == ["'the caller'"]
+
+
+def test_the_main_task_goes_on_in_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each schedule would cost a step of trio's loop more than the program takes."""
+    steps: list[object] = []
+    next_task = _series.Schedule.next_task
+
+    def counted(self: _series.Schedule) -> trio.lowlevel.Task:
+        steps.append(self)
+        return next_task(self)
+
+    async def takes_one() -> None:
+        pass
+
+    monkeypatch.setattr(_series.Schedule, "next_task", counted)
+    found = explore(takes_one, search="random", schedules=250, isolated=False)
+
+    assert found.schedules == 250
+    assert len(steps) < 100  # what the few runs that they share take to begin and to end
 
 
 def test_what_is_watched_is_looked_at_in_each() -> None:

@@ -138,13 +138,15 @@ class Traces:
 
     def begin(self) -> None:
         """A run begins."""
+        if not self._only_cells:
+            return  # nothing but the counts was touched
         self._looked_at = self._sum = self._barrier = 0
         for of_run in (self._last, self._after, self._ended, self._written, self._read):
             of_run.clear()
 
     def look_back(self, schedule: Schedule) -> None:
-        """Number the step that has just ended."""
-        if not self._only_cells or self._looked_at == len(schedule.actions):
+        """Number the step that has just ended; only where the tasks share nothing but cells."""
+        if self._looked_at == len(schedule.actions):
             return
         self._looked_at = len(schedule.actions)
         schedule.note_cancellations()
@@ -156,7 +158,8 @@ class Traces:
 
     def finish(self, schedule: Schedule) -> bool:
         """Count the trace of a run that has ended, and say whether it is new."""
-        self.look_back(schedule)
+        if self._only_cells:
+            self.look_back(schedule)
         if schedule.verdict == "pruned":
             return True
         trace = self._sum if self._only_cells else hash(tuple(schedule.actions))
