@@ -174,8 +174,13 @@ def _segments(calls: Iterable[RecordedCall], final_maps: Iterable[MapsLine]) -> 
 
 def _limits(text: str) -> Limits:
     """Read what ``limits`` says: address space, data, locked memory and stack."""
-    numbers = [None if word == "unlimited" else int(word) for word in text.split()]
-    address_space, data, locked, stack = numbers
+    words = text.split()
+    if len(words) != 4 or not all(word == "unlimited" or word.isdecimal() for word in words):
+        msg = f"its limits are not four sizes (AS DATA MEMLOCK STACK): {text!r}"
+        raise ValueError(msg)
+    address_space, data, locked, stack = (
+        None if word == "unlimited" else int(word) for word in words
+    )
     return Limits(address_space=address_space, data=data, locked=locked, stack=stack)
 
 

@@ -63,6 +63,11 @@ def test_the_first_thread_is_the_process_if_nothing_else_says_so():
         ("nonsense\n", "not a recording of aspf trace record: it begins with 'nonsense'"),
         (made_up("").partition("[final]")[0], r"lacks its section \[final\]"),
         (made_up('7 1.1 execve("/bin/b", [], 0x1) = 0\n'), "has replaced itself: execve"),
+        (
+            made_up("", header="limits 1 2 3\n"),
+            r"not four sizes \(AS DATA MEMLOCK STACK\): '1 2 3'",
+        ),
+        (made_up("", header="limits 1 2 3 none\n"), "not four sizes .*: '1 2 3 none'"),
         (made_up("bad line\n"), "line 3 of strace"),
         (made_up("", "bad line\n"), "line 1 of perf"),
         (made_up("", "", "bad line\n"), "line 1 is not a line of /proc"),
