@@ -163,6 +163,8 @@ class Exploration:
     #: What ended it while schedules were left: ``"failure"`` (the first one), ``"schedules"`` or
     #: ``"seconds"`` (the limit), ``"interrupted"`` (ctrl-C), or nothing.
     stopped_by: str = ""
+    #: Which step of the program the interruption broke off, if any: that one may have no end.
+    interrupted_in: str = ""
     #: What could be cancelled, and when deadlines could pass: see `explore`.
     cancel: Cancel = "marked"
     timers: Timers = "idle"
@@ -215,7 +217,9 @@ class Exploration:
             if failed
             else (f"no failure in {self.schedules} schedules")
         )
-        cut = {"seconds": ": out of time", "interrupted": ": interrupted"}.get(self.stopped_by, "")
+        where = f" in {self.interrupted_in}" if self.interrupted_in else ""
+        cuts = {"seconds": ": out of time", "interrupted": f": interrupted{where}"}
+        cut = cuts.get(self.stopped_by, "")
         extent = "exhausted" if self.exhausted else f"not exhausted{cut}"
         extra = f", {self.pruned} pruned" if self.pruned else ""
         extra += f", {self.cancellations} with a cancellation" if self.cancellations else ""
@@ -233,7 +237,14 @@ class Exploration:
         Returns:
             JSON text, ended by a newline.
         """
-        counted = ("schedules", "pruned", "cancellations", "exhausted", "stopped_by")
+        counted = (
+            "schedules",
+            "pruned",
+            "cancellations",
+            "exhausted",
+            "stopped_by",
+            "interrupted_in",
+        )
         document = {
             "format": "aspf.race.exploration",
             "version": 1,
@@ -488,6 +499,7 @@ def explore(
         coverage=plan.coverage,
         findings=findings,
         stopped_by="" if plan.exhausted else stopped_by,
+        interrupted_in=interrupts.where,
         enumerated=plan.enumerated,
         traces=plan.enumerated if plan.exhausted and plan.reduces else None,
         reached=tally.counts.reached,

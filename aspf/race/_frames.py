@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ("is_library", "is_ours", "place_of", "place_of_caller")
+__all__ = ("is_library", "is_ours", "place_of", "place_of_caller", "place_of_program")
 
 
 def is_library(frame: FrameType) -> bool:
@@ -24,7 +24,11 @@ def is_ours(frame: FrameType) -> bool:
 
 def place_of_caller() -> str:
     """Return the line of the program that is running: "file.py:12"."""
-    frame = sys._getframe(1)
+    return place_of_program(sys._getframe(1))
+
+
+def place_of_program(frame: FrameType) -> str:
+    """Return the line of the program that has called what runs in a frame: "file.py:12"."""
     while is_library(frame):
         # Whoever has called the explorer is none.
         assert frame.f_back is not None

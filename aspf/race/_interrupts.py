@@ -13,9 +13,11 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
+import trio
 from trio._core._ki import ki_protection_enabled
 
 from aspf.race import _hook
+from aspf.race._frames import place_of_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,8 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.came = False
+        #: Which step of the program was broken off, if any was.
+        self.where = ""
 
     def take(self, _: int, frame: FrameType | None) -> None:
         """Keep the first ctrl-C; whoever presses twice doesn't want to wait for a schedule's end."""
@@ -54,7 +58,9 @@ class Interrupts:
             return
         # Also where it is raised: the program may catch it, or it may come in a finalizer.
         _hook.current.interrupt()
-        if not ki_protection_enabled(frame):
+        if frame is not None and not ki_protection_enabled(frame):
+            name = _hook.current.name_of(trio.lowlevel.current_task())
+            self.where = f"a step of {name!r}, {place_of_program(frame)}"
             raise KeyboardInterrupt
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from itertools import count
@@ -149,6 +150,7 @@ def test_ctrl_c_ends_with_what_is_known() -> None:
     assert str(caught.value) == found.headline()
     assert "not exhausted: interrupted" in found.headline()
     # The run in which it came is whole.
+    assert not found.interrupted_in
     assert found.schedules == 7
     assert len(program.started) == 7 + len(found.failures)
     same = explore(pressing_at(), schedules=found.schedules, **OPTIONS)
@@ -164,6 +166,7 @@ def test_pressing_twice_ends_it_at_once() -> None:
         explore(program, **OPTIONS)
     found = caught.value.exploration
     assert found.schedules == 6
+    assert re.search(r"interrupted in a step of 'main', test_limits\.py:\d+;", str(caught.value))
 
 
 def test_ctrl_c_while_minimising_leaves_what_was_found() -> None:

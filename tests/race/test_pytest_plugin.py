@@ -389,6 +389,8 @@ async def test_after(): pass
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*Timeout (>0.2s)"])
     result.stdout.no_fnmatch_line("error in schedule*")
+    if body == "alarm()":
+        result.stdout.fnmatch_lines(["*interrupted in a step of 'main', test_it.py:*"])
 
 
 def test_a_time_out_while_a_schedule_is_replayed(run: Callable[..., pytest.RunResult]) -> None:
