@@ -106,16 +106,18 @@ class Observed:
 
     def pick(self, actions: list[int], schedule: Schedule) -> int:
         """Look at what has happened, and let the strategy choose."""
-        profile, steps = self._profile, len(actions)
         if self._only_cells:
             self._traces.look_back(schedule)
-        if steps > 1:
-            self._has_choices = True
-            # The steps come first; where the last action is one, all are.
-            if actions[-1] < 0 and is_cancellation(actions[-1]):
-                profile.offers_so_far += 1
-                while steps and is_cancellation(actions[steps - 1]):
-                    steps -= 1
+        steps = len(actions)
+        if steps == 1:
+            return self.member.pick(actions, schedule)
+        self._has_choices = True
+        profile = self._profile
+        # The steps come first; where the last action is one, all are.
+        if actions[-1] < 0 and is_cancellation(actions[-1]):
+            profile.offers_so_far += 1
+            while steps and is_cancellation(actions[steps - 1]):
+                steps -= 1
         action = self.member.pick(actions, schedule)
         if steps > 1:
             profile.choices_so_far += 1
