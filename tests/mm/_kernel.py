@@ -278,6 +278,7 @@ class Arena:
             "data": resource.RLIMIT_DATA,
         }
         before = {number: resource.getrlimit(number) for number in numbers.values()}
+        values = {}
         for key, limit in self.limits.items():
             if limit is not None:
                 value = (bases[key] + limit) * PAGE
@@ -285,14 +286,16 @@ class Arena:
                     value = 0
                 if 0 <= before[numbers[key]][1] < value:
                     return "UNSUPPORTED"
-                resource.setrlimit(numbers[key], (value, before[numbers[key]][1]))
+                values[numbers[key]] = value
+        for number, value in values.items():
+            resource.setrlimit(number, (value, before[number][1]))
         if not self.privileged:
             self._set_privilege(False)
         result = what(*arguments)
         if not self.privileged:
             self._set_privilege(True)
-        for number, value in before.items():
-            resource.setrlimit(number, value)
+        for number in values:
+            resource.setrlimit(number, before[number])
         return result
 
     def _used(self) -> dict[str, int]:

@@ -72,8 +72,9 @@ class Kernel:
         self._process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def kernel() -> Iterator[Kernel]:
+    """Start a process for each kind: Linux's own count of locked memory drifts with the calls."""
     kernel = Kernel()
     yield kernel
     kernel.close()
