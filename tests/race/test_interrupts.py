@@ -83,6 +83,14 @@ def test_a_signal_may_come_anywhere(pressed: bool) -> None:
     assert explore(program, search="random", schedules=2, weakest=False).verdict == "unknown"
 
 
+def test_a_signal_between_two_schedules() -> None:
+    """The exploration would be broken off amid its counting, or what hangs there never be left."""
+    with interruptible() as interrupts:
+        interrupts.insist(None)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.insist(None)
+
+
 BROKEN = """
 import warnings
 from test_interrupts import interrupted_at

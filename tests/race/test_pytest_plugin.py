@@ -393,6 +393,21 @@ async def test_after(): pass
         result.stdout.fnmatch_lines(["*interrupted in a step of 'main', test_it.py:*"])
 
 
+def test_an_alarm_that_is_no_time_out(run: Callable[..., pytest.RunResult]) -> None:
+    """A test could not use alarms of its own."""
+    result = run(
+        ALARM.replace('pytest.fail("Timeout (>0.2s)")', "runs.append(signum)")
+        + """
+@pytest.mark.race
+async def test_it():
+    alarm()
+    assert runs.pop()
+"""
+    )
+
+    result.assert_outcomes(passed=1)
+
+
 def test_a_time_out_while_a_schedule_is_replayed(run: Callable[..., pytest.RunResult]) -> None:
     """The time-out would be shown as the failure that the token is of."""
     text = ALARM + ORDER.replace("order.append(name)", "order.append(name); alarm()")
