@@ -173,7 +173,7 @@ class VMA:
             return None
         is_written = self.anon.identity is not None and not self.flags & VM_WIPEONFORK
         anon = Anon(object(), is_inherited=True) if is_written else Anon()
-        return replace(self, flags=self.flags & ~VM_LOCKED, anon=anon)
+        return replace(self, flags=self.flags & ~VM_LOCKED_MASK, anon=anon)
 
     def may_share_anon(self, neighbour: VMA) -> bool:
         """Tell whether a first write fault may take over the neighbour's identity.

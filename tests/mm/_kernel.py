@@ -222,9 +222,7 @@ class MmMap(ctypes.Structure):
 class Arena:
     def __init__(self) -> None:
         self.access = Access()
-        self.smaps = os.open("/proc/self/smaps", os.O_RDONLY)
-        self.status = os.open("/proc/self/status", os.O_RDONLY)
-        self.statm = os.open("/proc/self/statm", os.O_RDONLY)
+        self.look()
         self.files: dict[str, int] = {}
         self.inodes: dict[int, str] = {}
         self.limits: dict[str, int | None] = {}
@@ -234,6 +232,12 @@ class Arena:
         for name in "fg":
             self.files[name] = os.memfd_create(name)
             self.inodes[os.fstat(self.files[name]).st_ino] = name
+
+    def look(self) -> None:
+        """Open what tells of this process; after a fork that is another one."""
+        self.smaps = os.open("/proc/self/smaps", os.O_RDONLY)
+        self.status = os.open("/proc/self/status", os.O_RDONLY)
+        self.statm = os.open("/proc/self/statm", os.O_RDONLY)
 
     def reset(self) -> None:
         call("munlockall")
@@ -488,11 +492,51 @@ class Arena:
             kind = "shm" if name is None else f"file:{name}"
         return [(start - BASE) // PAGE, (end - BASE) // PAGE, head[1], kind, offset]
 
-    def contents(self) -> dict[int, int]:
-        """Return the first byte of each page that can be read."""
-        pages = [page for start, end, *_ in self.vmas() for page in range(start, end)]
-        read = {page: self.access.read(at(page)) for page in pages}
-        return {page: got[1] for page, got in read.items() if isinstance(got, list)}
+    def state(self) -> dict[str, object]:
+        """Return all VMAs, and the first byte of each page that can be read."""
+        vmas = self.vmas()
+        pages = [page for start, end, *_ in vmas for page in range(start, end)]
+        read = [(page, self.access.read(at(page))) for page in pages]
+        return {"vmas": vmas, "contents": [(p, got[1]) for p, got in read if isinstance(got, list)]}
+
+
+def play(arena: Arena, calls: list[list]) -> dict:
+    """Make the calls.
+
+    Returns:
+        The ``steps``, a result and all VMAs after each, and the ``ends``: the state of this process
+        when all were made, behind that of the process that made the last ones.
+    """
+    steps: list[object] = []
+    for number, op in enumerate(calls, 1):
+        if op[0] != "fork":
+            steps.append([arena.run(op), arena.vmas()])
+        elif op[1] == "parent":
+            steps.append([forked(arena, [])["ends"][0], arena.vmas()])
+        else:
+            rest = forked(arena, calls[number:])
+            steps.append([0, rest["begins"]])
+            return {"steps": steps + rest["steps"], "ends": [*rest["ends"], arena.state()]}
+    return {"steps": steps, "ends": [arena.state()]}
+
+
+def forked(arena: Arena, calls: list[list]) -> dict:
+    """Fork, and let the child make the calls, while this process waits."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            arena.look()
+            begins = arena.vmas()
+            with os.fdopen(writer, "w", encoding="ascii") as answer:
+                json.dump({**play(arena, calls), "begins": begins}, answer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="ascii") as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
 
 
 def is_unrandomised() -> bool:
@@ -506,9 +550,8 @@ def main() -> None:
     arena = Arena()
     for line in sys.stdin:
         arena.reset()
-        steps = [[arena.run(op), arena.vmas()] for op in json.loads(line)]
-        contents = sorted(arena.contents().items())
-        answer = {"steps": steps, "contents": contents, "undisturbed": arena.is_undisturbed()}
+        answer = play(arena, json.loads(line))
+        answer["undisturbed"] = arena.is_undisturbed()
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

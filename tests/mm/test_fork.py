@@ -388,6 +388,15 @@ async def test_a_fork_promises_its_memory_again(locking):
         await children[0].aclose()
 
 
+async def test_a_child_is_not_locked_on_fault():
+    """Its VMA would carry a flag that Linux's has not, and merge with none that was mapped later."""
+    async with AddressSpace() as space:
+        await space.mmap(at(0), PAGE, RW, FIXED)
+        await space.mlock(at(0), PAGE, mm.MLOCK_ONFAULT)
+        async with await space.fork() as child:
+            assert not child.vma_lookup(at(0)).payload.flags & (mm.VM_LOCKED | mm.VM_LOCKONFAULT)
+
+
 async def test_a_child_is_not_locked_in():
     """Everything that a child maps would be locked because its parent has said so."""
     async with AddressSpace() as space:

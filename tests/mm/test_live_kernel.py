@@ -61,7 +61,7 @@ class Kernel:
         )
 
     def run(self, calls: list) -> dict:
-        """Return the answer to each call, and the contents afterwards."""
+        """Return the answer to each call, and the state afterwards."""
         self._process.stdin.write(json.dumps(calls) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
@@ -223,6 +223,8 @@ KINDS: dict[str, Callable[[Choices], list]] = {
     "mincore": lambda c: ["mincore", *c.odd_range()],
     "brk": brk,
     "touch": lambda c: c.of(touch, touch, cut)(c),
+    # Who goes on; the other ends at once, or waits for the end.
+    "fork": lambda c: ["fork", c.of("parent", "parent", "child")],
 }
 # mlockall is this whole process's, so it is drawn seldom beside others.
 OFTEN = (mmap, mmap, touch, *(KINDS[kind] for kind in ("munmap", "mprotect", "mlock")))
@@ -269,6 +271,8 @@ class LiveArena(Arena):
     """As the kernel's side does it: what was placed outside the arena goes at once."""
 
     def __init__(self, limits: tuple) -> None:
+        # The spaces of the processes that wait for their child, the latest one last.
+        self.waiting: list[AddressSpace] = []
         given, privileged = limits
         sizes = {name: None if size is None else size * PAGE for name, size in given.items()}
         super().__init__(
@@ -298,16 +302,40 @@ class LiveArena(Arena):
                 file._cache[index] = page = Page(bytes([index]) * PAGE)
                 page.share_count = 1
 
-    async def contents(self) -> list:
-        read = []
-        for start, end, *_ in self.vmas():
-            for page in range(start, end):
-                got = await self._read(page)
-                read += [] if isinstance(got, str) else [[page, got[1]]]
-        return read
+    async def _fork(self, who):
+        child = await self.space.fork()
+        parent, self.space = self.space, child
+        if who == "child":
+            self.waiting.append(parent)
+            return 0
+        ended = await self.state()
+        await child.aclose()
+        self.space = parent
+        return ended
 
-    async def _read(self, page):
-        return await self.run(["r", page])
+    async def state(self) -> dict:
+        vmas, read = self.vmas(SHOWN), []
+        for start, end, *_ in vmas:
+            for page in range(start, end):
+                got = await self.run(["r", page])
+                read += [] if isinstance(got, str) else [[page, got[1]]]
+        return {"vmas": vmas, "contents": read}
+
+    async def ends(self) -> list[dict]:
+        """Let each process end, from the last one on; return the state of each until then."""
+        ended = [await self.state()]
+        while self.waiting:
+            await self.space.aclose()
+            self.space = self.waiting.pop()
+            ended.append(await self.state())
+        return ended
+
+
+def told(answer: object) -> object:
+    """Return the kernel's answer with its flags as sets."""
+    if not isinstance(answer, dict):
+        return answer
+    return {**answer, "vmas": [[*v[:5], set(v[5].split())] for v in answer["vmas"]]}
 
 
 def compare(kernel: Kernel, calls: list) -> Counter:
@@ -322,9 +350,9 @@ def compare(kernel: Kernel, calls: list) -> Counter:
             if result == "UNSUPPORTED":
                 return
             ours = [await arena.run(op), arena.vmas(SHOWN)]
-            assert ours == [result, [[*v[:5], set(v[5].split())] for v in vmas]], op
+            assert ours == [told(result), [[*v[:5], set(v[5].split())] for v in vmas]], op
             compared[op[0]] += 1
-        assert await arena.contents() == answer["contents"]
+        assert await arena.ends() == [told(end) for end in answer["ends"]]
 
     anyio.run(main)
     return compared
