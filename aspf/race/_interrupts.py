@@ -37,24 +37,23 @@ class Interrupts:
 
     def take(self, _: int, frame: FrameType | None) -> None:
         """Keep the first ctrl-C; whoever presses twice doesn't want to wait for a schedule's end."""
+        if self.came and _hook.current is None:
+            raise KeyboardInterrupt  # other processes may be waited for
         if self.came:
             self.insist(frame)
         self.came = True
 
     def insist(self, frame: FrameType | None) -> None:
-        """End the present schedule.
+        """End the present schedule; between two, the next is not begun.
 
         Args:
             frame: Where the signal came.
 
         Raises:
-            KeyboardInterrupt: It came in a task's own code, which need not come to a choice; or
-                between two schedules, and not for the first time.
+            KeyboardInterrupt: It came in a task's own code, which need not come to a choice.
         """
-        came, self.came = self.came, True
+        self.came = True
         if _hook.current is None:
-            if came:
-                raise KeyboardInterrupt
             return
         # Also where it is raised: the program may catch it, or it may come in a finalizer.
         _hook.current.interrupt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -84,11 +85,14 @@ def test_a_signal_may_come_anywhere(pressed: bool) -> None:
 
 
 def test_a_signal_between_two_schedules() -> None:
-    """The exploration would be broken off amid its counting, or what hangs there never be left."""
+    """A time-out would break off the counting, and ctrl-C not end the wait for other processes."""
     with interruptible() as interrupts:
         interrupts.insist(None)
+        interrupts.insist(None)
         with pytest.raises(KeyboardInterrupt):
-            interrupts.insist(None)
+            interrupts.check()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.take(signal.SIGINT, None)
 
 
 BROKEN = """
