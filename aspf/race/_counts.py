@@ -65,7 +65,8 @@ class Counts:
             self.endings[kind] = Ending(1, self.complete, actions, seen)
         else:
             known.count += 1
-            known.shortest = min(known.shortest, seen)
+            if seen < known.shortest:  # noqa: PLR1730 - asked after each schedule, and quicker
+                known.shortest = seen
 
     def merge(self, later: Counts) -> None:
         """Add the runs of the part that comes next."""

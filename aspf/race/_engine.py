@@ -12,6 +12,13 @@ so each batch is that task. There is no I/O manager, no thread and no signal; ti
 jumps to the next deadline when nothing else can happen. So it is exact that a deadlock is: nothing
 to run, no deadline, nobody waiting for idleness.
 
+Schedules that share a run (``isolated=False``, see ``_series.py``) are stepped by `spin` instead: the
+body of trio's loop without what is between two steps.
+
+Most steps need no thought: some tasks can run, and one of them does. `Schedule.next_task` is for
+these, `Schedule._next_with_care` for all others. A search that doesn't ask what was touched
+(`Chooser.follows_steps`) isn't told, and is asked only where there is a choice.
+
 What may happen next is an *action*, an int:
 
 - A task runs from its scheduling point to its next. Tasks are numbered in the order of their
@@ -81,7 +88,7 @@ from aspf.race._frames import is_library, is_ours, place_of
 from aspf.race._periods import plain
 from aspf.race._primitives import number_of_outsider
 from aspf.race._record import name_of
-from aspf.race._runner import Clock, close, drive, make_runner
+from aspf.race._runner import Clock, close, drive, make_runner, spin
 from aspf.race._timers import Deadlines, is_noticed, is_quiet, is_shielded, members, outermost
 from aspf.race._watch import unrest_of
 
@@ -145,6 +152,13 @@ class Left(NamedTuple):
 class Chooser(Protocol):
     """What a schedule asks of a search."""
 
+    @property
+    def follows_steps(self) -> bool:
+        """Whether it wants to be asked about every step, and to know what each has touched.
+
+        Else it is asked only where there is a choice. It doesn't change during a schedule.
+        """
+
     def pick(self, actions: list[int], schedule: Schedule) -> int | None:
         """Choose one of *actions* (never empty); ``None`` gives the run up as redundant."""
 
@@ -190,16 +204,16 @@ class Strand:
     """One task of the program, as a schedule knows it."""
 
     __slots__ = (
+        "_maker",
         "_name",
+        "_nth",
+        "_origin",
         "_strands",
-        "cancelled",
         "inside",
         "made",
         "marks",
         "number",
         "operation",
-        "origin",
-        "overtaken",
         "parent",
         "pending",
         "point",
@@ -210,18 +224,20 @@ class Strand:
     def __init__(
         self,
         task: trio.lowlevel.Task,
-        number: int,
         parent: Strand | None,
         strands: list[Strand],
-        origin: int,
+        maker: Strand | None,
+        nth: int,
     ) -> None:
         self.task = task
-        self.number = number
+        # In the order of their creation.
+        self.number = len(strands)
         # In whose nursery it was started; nobody's is the main task.
         self.parent = parent
-        # Who started it, and as which of the things that it made: the same in every schedule in
-        # which it is started at all, whatever its number is there.
-        self.origin = origin
+        # Who started it, and as which of the things that it made.
+        self._maker = maker
+        self._nth = nth
+        self._origin = 0
         self.made = 0
         self._strands = strands
         self._name = ""
@@ -237,9 +253,6 @@ class Strand:
         # Invariant: the k-th one has number k; the first is around the task itself, if that may be
         # cancelled, else a place is left for it.
         self.marks: list[Mark | None] = [None]
-        # How often the clock has jumped since it could run.
-        self.overtaken = 0
-        self.cancelled = False
 
     @property
     def name(self) -> str:
@@ -251,6 +264,18 @@ class Strand:
                 same = sum(name_of(other.task) == name for other in self._strands[1 : self.number])
                 self._name = f"{name} #{same + 1}" if same else name
         return self._name
+
+    @property
+    def origin(self) -> int:
+        """A number that it has in every schedule in which it is started, unlike `number`."""
+        chain = []
+        strand: Strand | None = self
+        while strand is not None and not strand._origin:
+            chain.append(strand)
+            strand = strand._maker
+        for strand in reversed(chain):
+            strand._origin = origin_of(strand._maker, strand._nth)
+        return self._origin
 
     @property
     def is_alive(self) -> bool:
@@ -303,15 +328,22 @@ class Schedule:
         "_chooser",
         "_clock",
         "_deadlines",
+        "_follows_steps",
         "_has_batches",
         "_is_amid_a_batch",
         "_is_concluded",
         "_is_interrupted",
+        "_is_lean",
+        "_is_plain",
+        "_known_cancelled",
         "_last_operation",
         "_made",
         "_marks",
         "_max_steps",
         "_may_stay",
+        "_needs_care",
+        "_overtaken",
+        "_pick",
         "_places",
         "_queue",
         "_reads",
@@ -350,6 +382,7 @@ class Schedule:
         "time_was_early",
         "unrest",
         "verdict",
+        "was_cancelled",
     )
 
     def __init__(
@@ -359,25 +392,46 @@ class Schedule:
         settings: Settings,
         *,
         watcher: Watcher | None = None,
-        after: Schedule | None = None,
+        lean: bool = False,
     ) -> None:
         self.program = program
         self.level = settings.level
-        self.actions: list[int] = []
-        self.strands: list[Strand] = []
         # Where each task was started, while watched.
         self.started_at: dict[trio.lowlevel.Task, str] = {}
-        # What the program has called `sometimes` with, and whether it ever held.
-        self.labels: dict[str, bool] = {}
         self._chooser = chooser
         self._settings = settings
         self._max_steps = settings.max_steps
         self._any_time = settings.timers == "any"
-        # Invariant: true until the one cancellation has happened, unless there can't be any.
-        self._cancel = settings.cancel != "never"
         self._cancel_each = settings.cancel == "each"
-        self._marks: list[Mark] = []  # without those that were left
+        self._has_batches = settings.level in ("stock", "batch")
         self._watcher = watcher
+        self._is_lean = lean
+        # Whether there is nothing to be done about a step but to choose it, for most of them.
+        self._is_plain = not (self._has_batches or self._any_time or watcher is not None)
+        self._stepped: Strand | None = None  # only while somebody watches
+        self._writers: dict[Cell[Any] | Lifetime, Strand] = {}  # the last ones, likewise
+        self._thread = get_ident()
+        self._is_interrupted = False
+        self._clock = Clock()
+        self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
+        self._runner = make_runner(
+            self, self._clock, self._deadlines, watched=watcher is not None, lean=lean
+        )
+        self._queue = self._runner.runq
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set all that is of one run of the program."""
+        # Invariant: true while `next_task` may have more to think of than who can run.
+        self._needs_care = not self._is_plain
+        self._follows_steps, self._pick = self._chooser.follows_steps, self._chooser.pick
+        self.actions: list[int] = []
+        self.strands: list[Strand] = []
+        # What the program has called `sometimes` with, and whether it ever held.
+        self.labels: dict[str, bool] = {}
+        # Invariant: true until the one cancellation has happened, unless there can't be any.
+        self._cancel = self._settings.cancel != "never"
+        self._marks: list[Mark] = []  # without those that were left
         self._watched: list[Watched] = []
         self._by_task: dict[trio.lowlevel.Task, Strand | None] = {}
         self._system: list[trio.lowlevel.Task] = []
@@ -385,9 +439,8 @@ class Schedule:
         self._ready: list[int] = []
         self._waiting: list[int] = []
         # Who is left of the batch; whether any of it has run is `_is_amid_a_batch`.
-        self._has_batches = settings.level in ("stock", "batch")
         self._batch: list[int] = []
-        self._writers: dict[Cell[Any] | Lifetime, Strand] = {}  # the last ones, while watched
+        self._is_amid_a_batch = False
         self._touched: list[int] = []
         self._started: list[int] = []
         # What the action has accessed of the primitives so far.
@@ -396,8 +449,6 @@ class Schedule:
         # Numbers by address. Whatever is made at the address of something that is gone gets its own.
         self._things: dict[int, int] = {}
         self._places: dict[Cell[Any] | Lifetime, int] = {}
-        self._thread = get_ident()
-        self._deadlines = Deadlines(lambda: self._running.number if self._running else 0)
         # How the run failed: "deadlock", "livelock?", "leak", "task left" or "error"; or "pruned".
         # Invariant: once set, nothing is picked or recorded any more; the run is torn down.
         self.verdict: str | None = None
@@ -407,42 +458,32 @@ class Schedule:
         self.unrest: Sequence[str] = ()
         self.sleepers: tuple[Sleeper, ...] = ()
         self.left: tuple[Left, ...] = ()
+        self.was_cancelled = False  # whatever may be
         # Whether deadlines could pass, or did pass, while tasks could run.
-        self.time_was_a_choice = False
-        self.time_was_early = False
-        self._is_amid_a_batch = False
+        self.time_was_a_choice = self.time_was_early = False
         self._running: Strand | None = None
         self._announced: Operation | None = None
         self._last_operation: Operation | None = None
-        self._stepped: Strand | None = None  # only while somebody watches
-        self._unknown = False
-        self._cancelled_others = False
+        self._unknown = self._cancelled_others = False
+        # The tasks that were cancelled, as far as was noted.
+        self._known_cancelled: set[int] = set()
+        # How often the clock has jumped since a task could run, by task.
+        self._overtaken: dict[int, int] = {}
         self._undelivered: Mark | None = None
         self._made = 0  # by nobody in particular
         self._teardown_steps = 0
         self._is_concluded = False
         # The names of the system tasks that may outlive the main task.
         self._may_stay: tuple[str, ...] = ()
-        self._is_interrupted = False
         # Before which action, and how many since.
-        self._system_began = -1
-        self._system_steps = 0
+        self._system_began, self._system_steps = -1, 0
         # The system tasks of a ``"livelock?"`` in which nobody else could run.
         self.spinning: tuple[str, ...] = ()
-        if after is None:
-            self._clock = Clock()
-            self._runner = make_runner(
-                self, self._clock, self._deadlines, watched=watcher is not None
-            )
-            self._queue = self._runner.runq
-            return
-        self._clock, self._runner, self._queue = after._clock, after._runner, after._queue
-        self._clock.now = 0.0
 
     # -- running ---------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run the program to its end, or to ours; see `successor` for what else that may be.
+        """Run the program to its end, or to ours; see `renew` for what else that may be.
 
         Raises:
             NotDeterministic: The program did what no schedule can repeat.
@@ -450,19 +491,23 @@ class Schedule:
         """
         _hook.current, _hook.recorder = self, self._watcher
         library, current_library.name = current_library.name, "trio"
-        loop = _run.unrolled_run(
-            self._runner, self.program, (), host_uses_signal_set_wakeup_fd=True
-        )
+        loop = None
         collecting = gc.isenabled()
         # The collector would finalise abandoned async generators at a moment of its own choice.
         gc.disable()
         try:
-            drive(loop, self._runner)
+            if self._is_lean:
+                spin(self._runner, self.program)
+            else:
+                loop = _run.unrolled_run(
+                    self._runner, self.program, (), host_uses_signal_set_wakeup_fd=True
+                )
+                drive(loop, self._runner)
         except BaseException as error:
-            self._last._abandon(loop)
+            self._abandon(loop)
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise error.__cause__ from None
-            if self._last._is_interrupted:
+            if self._is_interrupted:
                 raise KeyboardInterrupt from None
             raise  # pragma: no cover - an error of trio's own, or of ours
         finally:
@@ -470,12 +515,7 @@ class Schedule:
             current_library.name = library
             if collecting:
                 gc.enable()
-        self._last._conclude()
-
-    @property
-    def _last(self) -> Schedule:
-        """The schedule that has taken over the run from this one, if any has."""
-        return self._runner.schedule
+        self._conclude()
 
     @property
     def is_over(self) -> bool:
@@ -487,35 +527,38 @@ class Schedule:
         self._is_interrupted = True
         self._max_steps = 0
 
+    @trio.lowlevel.enable_ki_protection
     def conclude_early(self, result: object) -> None:
-        """End before the run does: the main task goes on with a `successor`, or ends."""
+        """End before trio's run does; then the main task ends, or goes on after `renew`."""
         self._is_concluded = True
         self._chooser.finish(self)
         self._take_result(result)
 
-    def successor(self) -> Schedule:
-        """Hand the run over to a new schedule; the running main task becomes its first task."""
-        new = Schedule(self.program, self._chooser, self._settings, after=self)
-        self._runner.schedule = new
-        self._runner.deadlines = new._deadlines  # type: ignore[assignment]
-        _hook.current = new
-        return new
-
-    def begin_in_this_step(self) -> bool:
-        """Let the main task of the schedule before go on at once, as this one's: a step less.
+    @trio.lowlevel.enable_ki_protection
+    def renew(self) -> bool:
+        """Begin another run of the program; the main task goes on with it at once, a step less.
 
         Returns:
             False if the program has set a context variable: it must not find that in its next run,
             and a task gets another context between two steps only. It is to yield then.
         """
         task, clean = _run.GLOBAL_RUN_CONTEXT.task, self._runner.system_context
+        # The strands refer to it, hence the collector would have to find out that nobody else does.
+        self.strands.clear()
+        self._begin()
+        self._clock.now = 0.0
+        self._deadlines.forget()
         now = copy_context()
-        if len(now) != len(clean) or any(now[var] is not clean.get(var, clean) for var in now):
+        if (now or clean) and (
+            len(now) != len(clean) or any(now[var] is not clean.get(var, clean) for var in now)
+        ):
             task.context = clean.copy()
             return False
         main = self._meet(task)
         # There is nothing else that could be done first.
-        if self._choose([0]) is not None:  # pragma: no branch - who has not begun can go on
+        if (
+            not self._follows_steps or self._choose([0]) is not None
+        ):  # pragma: no branch - who has not begun can go on
             self.actions.append(0)
             self._running = main
         return True
@@ -548,11 +591,12 @@ class Schedule:
             self.unrest = list(filter(None, map(unrest_of, self._watched)))
             self.verdict = "leak" if self.unrest else None
 
-    def _abandon(self, loop: Generator[float, Any, None]) -> None:
+    def _abandon(self, loop: Generator[float, Any, None] | None) -> None:
         """Drop a run that can't go on, without a word from trio or the interpreter."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loop.close()
+            if loop is not None:
+                loop.close()
             for task in dict.fromkeys((*self._by_task, *self._runner.tasks, *self._queue)):
                 for nursery in task._child_nurseries:
                     nursery._children.clear()
@@ -570,16 +614,20 @@ class Schedule:
                 strand = self._meet(task)
                 if strand is None:
                     self._system.append(task)
+                    self._needs_care = True
                     continue
-                self._started.append(strand.number)
+                if self._follows_steps:
+                    self._started.append(strand.number)
             elif strand is not self._running:
-                self._touched.append(strand.number)
-                if strand.sleeps_on is not None:
-                    self.access(*strand.sleeps_on)
+                if self._follows_steps:
+                    self._touched.append(strand.number)
+                    if strand.sleeps_on is not None:
+                        self.access(*strand.sleeps_on)
             elif self._announced is not None:
                 strand.operation, self._announced = self._announced, None
                 if strand.operation.condition is not None:
                     self._waiting.append(strand.number)
+                    self._needs_care = True
                     continue
             self._ready.append(strand.number)
 
@@ -590,18 +638,17 @@ class Schedule:
 
     def _meet(self, task: trio.lowlevel.Task) -> Strand | None:
         """Register a task that was just spawned; ``None`` for a system task."""
-        parent = task.parent_nursery and self._by_task.get(task.parent_nursery.parent_task)
+        nursery, known = task._parent_nursery, self._by_task
+        parent = None if nursery is None else known.get(nursery._parent_task)
         if task._ki_protected or (self.strands and parent is None):
-            self._by_task[task] = None
+            known[task] = None
             return None
-        number = len(self.strands)
-        strand = self._by_task[task] = Strand(
-            task, number, parent, self.strands, self._new_origin()
-        )
+        strand = known[task] = Strand(task, parent, self.strands, self._running, self._count())
         self.strands.append(strand)
-        if self._cancel and self._cancel_each and number > 0:
+        if self._cancel_each and self._cancel and strand.number > 0:
             mark = strand.marks[0] = Mark(strand, 0, trio.CancelScope(), "")
             self._marks.append(mark)
+            self._needs_care = True
             task.coro = _cancellable(task.coro, mark.scope)  # type: ignore[assignment]
             task._next_send_fn = task.coro.send
         return strand
@@ -610,10 +657,44 @@ class Schedule:
 
     def next_task(self) -> trio.lowlevel.Task:
         """Take actions until one is a step of a task, which is to run now."""
+        if self._queue:
+            self._collect()
+        ready, actions = self._ready, self.actions
+        if (
+            self._needs_care
+            or not ready
+            or self._deadlines.pending
+            or len(actions) >= self._max_steps
+        ):
+            return self._next_with_care()
+        # What most steps are: there is nothing to be thought of but who can run.
+        if self._follows_steps:
+            action = self._choose(sorted(ready))
+            if action is None:
+                return self._next_with_care()
+            self._forget_the_last_action()
+            ready.remove(action)
+        elif len(ready) == 1:
+            action = ready.pop()
+        else:
+            action = self._pick(sorted(ready), self)
+            assert action is not None  # only who follows gives up
+            ready.remove(action)
+        actions.append(action)
+        strand = self._running = self.strands[action]
+        if strand.operation is not None or strand.inside:
+            self._begin_access(strand)
+        return strand.task
+
+    def _next_with_care(self) -> trio.lowlevel.Task:
+        self._needs_care = (
+            not self._is_plain or bool(self._system or self._waiting or self._marks) or self.is_over
+        )
         while True:
             if self._deadlines.pending:
                 self._deadlines.expire(self._clock.now)
-            self._collect()
+            if self._queue:
+                self._collect()
             if self._system:
                 if self._runner.main_task_outcome is not None:
                     self._look_for_tasks()
@@ -647,8 +728,10 @@ class Schedule:
 
     def _choose(self, actions: list[int]) -> int | None:
         """Let the search choose; if there is nothing to choose, that ends the schedule."""
+        if len(actions) == 1 and not self._follows_steps:
+            return actions[0]
         try:
-            action = self._chooser.pick(actions, self)
+            action = self._pick(actions, self)
         except (NotDeterministic, ReplayDiverged) as error:
             self.error = error
             self._end("error")
@@ -725,7 +808,8 @@ class Schedule:
 
     def _look_back(self) -> None:
         """Judge what has just happened."""
-        if self._watcher is not None and self._stepped is not None:
+        if self._stepped is not None:
+            assert self._watcher is not None
             self._watcher.stop(self._stepped, self._situation(self._stepped))
             self._stepped = None
         if self.error is not None:
@@ -739,13 +823,6 @@ class Schedule:
                 self._end("pruned")
 
     def _possible(self) -> list[int]:
-        if self._ready and not (
-            self._waiting
-            or self._deadlines.pending
-            or self._has_batches
-            or (self._marks and self._cancel)
-        ):
-            return sorted(self._ready)  # what most steps are, and no more is to be thought of
         due = self._due() if self._deadlines else []
         actions = self._ready.copy()
         if self._waiting:
@@ -788,31 +865,35 @@ class Schedule:
         return self._batch[:1] if self.level == "stock" else self._batch.copy()
 
     def _take(self, number: int) -> trio.lowlevel.Task:
-        if self._has_batches and number in self._batch:
-            if not self._is_amid_a_batch and number == self._batch[-1]:
-                self._batch.reverse()
-            self._batch.remove(number)
-            self._is_amid_a_batch = True
-        strand = self.strands[number]
+        if self._has_batches:
+            self._take_from_batch(number)
+        strand = self._running = self.strands[number]
         operation = strand.operation
-        if operation is not None and operation.condition is not None:
-            self._waiting.remove(number)
-        else:
-            self._ready.remove(number)
-        if operation is not None and not strand.task._cancel_status.effectively_cancelled:
-            self._last_operation = operation
-        strand.operation = strand.pending = None
-        strand.point = ""
-        strand.overtaken = 0
-        for thing in strand.inside:
-            self.access(thing, True)
+        waits = operation is not None and operation.condition is not None
+        (self._waiting if waits else self._ready).remove(number)
+        self._begin_access(strand)
+        if self._overtaken:
+            self._overtaken.pop(number, None)
         if self._watcher is not None:
             if self._last_operation is not None and self._last_operation.writes:
                 self._writers[self._last_operation.place] = strand
             self._stepped = strand
             self._watcher.step(strand)
-        self._running = strand
         return strand.task
+
+    def _begin_access(self, strand: Strand) -> None:
+        operation, strand.operation = strand.operation, None
+        if operation is not None and not strand.task._cancel_status.effectively_cancelled:
+            self._last_operation = operation
+        for thing in strand.inside:
+            self.access(thing, True)
+
+    def _take_from_batch(self, number: int) -> None:
+        if number in self._batch:
+            if not self._is_amid_a_batch and number == self._batch[-1]:
+                self._batch.reverse()
+            self._batch.remove(number)
+            self._is_amid_a_batch = True
 
     def _has_no_future(self) -> bool:
         return not self._runner.waiting_for_idle and not self._deadlines
@@ -839,7 +920,7 @@ class Schedule:
         return []
 
     def _is_overtaken(self, actions: list[int]) -> bool:
-        return any(self.strands[number].overtaken >= OVERTAKINGS for number in actions)
+        return any(self._overtaken.get(number, 0) >= OVERTAKINGS for number in actions)
 
     def _let_time_pass(self, action: int) -> None:
         able = [*self._ready, *(n for n in self._waiting if self.strands[n].holds())]
@@ -854,7 +935,7 @@ class Schedule:
         if timers[0].deadline > self._clock.now:
             self._clock.now = timers[0].deadline
             for number in able:
-                self.strands[number].overtaken += 1
+                self._overtaken[number] = self._overtaken.get(number, 0) + 1
             if self._watcher is not None:
                 self._watcher.time(self._clock.now)
             # What the clock has passed by, because nobody notices.
@@ -878,6 +959,7 @@ class Schedule:
 
     def _cancel_scope(self, mark: Mark) -> None:
         self._cancel = False
+        self.was_cancelled = True
         if self._watcher is not None:
             which = f" ({mark.where})" if mark.where else ""
             self._watcher.mark(mark.strand, f"*** cancelled{which}")
@@ -994,11 +1076,13 @@ class Schedule:
         for number in (*self._ready, *self._waiting):
             strand = self.strands[number]
             cancelled = strand.task._cancel_status.effectively_cancelled
-            if cancelled and not strand.cancelled:
+            if not cancelled:
+                self._known_cancelled.discard(number)
+            elif number not in self._known_cancelled:
+                self._known_cancelled.add(number)
                 self._touched.append(number)
                 if strand is not self._running and number not in self._started:
                     self._cancelled_others = True
-            strand.cancelled = cancelled
 
     def _number(self, place: Cell[Any] | Lifetime) -> None:
         self._places.setdefault(place, len(self._places))
@@ -1010,7 +1094,7 @@ class Schedule:
     def made(self, thing: object) -> None:
         """Give a primitive a number, the same in every schedule in which it is made."""
         if get_ident() == self._thread and self.verdict is None:
-            self._things[id(thing)] = self._new_origin()
+            self._things[id(thing)] = origin_of(self._running, self._count())
 
     def access(self, thing: object, writes: bool) -> None:  # noqa: FBT001
         """Take note that the last action has accessed a primitive."""
@@ -1074,13 +1158,17 @@ class Schedule:
             strand.point = f"before {what}"
             # Whether the task is cancelled is for the operation to find out.
             yield CancelShieldedCheckpoint
+            strand.pending, strand.point = None, ""
 
     @types.coroutine
     def point(self, name: str) -> Generator[Any, Any, None]:
         """Stand at a point that the program has named."""
-        if self._running is not None and get_ident() == self._thread:
-            self._running.point = f"at the point {name!r}"
+        strand = self._running if get_ident() == self._thread else None
+        if strand is not None:
+            strand.point = f"at the point {name!r}"
         yield CancelShieldedCheckpoint
+        if strand is not None:
+            strand.point = ""
         _run.GLOBAL_RUN_CONTEXT.task._cancel_points += 1
         _raise_if_cancelled("at a point")
 
@@ -1090,13 +1178,14 @@ class Schedule:
             return number
         return OF_A_THING | number_of_outsider(thing)
 
-    def _new_origin(self) -> int:
-        """Number what is made now: by who makes it, and how much he has made before."""
-        if self._running is None:
+    def _count(self) -> int:
+        """Count what is made now: the how many-th thing of the running task's it is."""
+        maker = self._running
+        if maker is None:
             self._made += 1
-            return _mix(0, self._made)
-        self._running.made += 1
-        return _mix(self._running.origin, self._running.made)
+            return self._made
+        maker.made += 1
+        return maker.made
 
     # -- the cells' hook -------------------------------------------------------------------
 
@@ -1139,11 +1228,13 @@ class Schedule:
             mark = Mark(strand, len(strand.marks), scope, where)
             strand.marks.append(mark)
             self._marks.append(mark)
+            self._needs_care = True
 
     def use_after_free(self, error: BaseException) -> None:
         """End the schedule after this step: what the task does about it doesn't matter."""
         if self.verdict is None and self.error is None:
             self.error = error
+            self._needs_care = True
 
     def name_of(self, task: trio.lowlevel.Task) -> str:
         """Say what diagrams call a task."""
@@ -1160,12 +1251,14 @@ class Schedule:
         )
         if self.verdict is None:
             self.error = error
+            self._needs_care = True
         return error
 
     # -- the end ---------------------------------------------------------------------------
 
     def _end(self, verdict: str) -> None:
         self.verdict = verdict
+        self._needs_care = True
         if not self._is_interrupted:
             self._chooser.finish(self)
         if verdict == "deadlock" and self._watcher is not None:
@@ -1243,10 +1336,14 @@ def _raise_if_cancelled(where: str) -> None:
         raise trio.Cancelled._create(source="explicit", reason=f"cancelled {where}")
 
 
-def _mix(origin: int, count: int) -> int:
-    # Hashes of numbers are the same in every process. If two should be the same, accesses are
-    # taken to conflict that don't: a schedule too many, never one too few.
-    return OF_A_THING | hash((origin, count)) & OF_A_THING - 1
+def origin_of(maker: Strand | None, nth: int) -> int:
+    """Number a thing by who has made it, and how much he had made before.
+
+    Hashes of numbers are the same in every process. If two should be the same, accesses are taken
+    to conflict that don't: a schedule too many, never one too few.
+    """
+    origin = 0 if maker is None else maker.origin
+    return OF_A_THING | hash((origin, nth)) & OF_A_THING - 1
 
 
 def _is_freed(place: Cell[Any] | Lifetime) -> bool:

@@ -331,7 +331,8 @@ def explore(
             ``"any"``: at any time, as if tasks that could run were slow; so time-outs, retries
             and expiry race with everything else. The clock jumps to the deadline, and never back.
         isolated: Give each schedule a run of trio's loop to itself. Without, many share one as long
-            as none fails or leaves anything behind, which is several times faster. A `RunVar` that
+            as none fails or leaves anything behind, and the steps are made by a loop that leaves
+            out what trio's does between two of them; that is several times faster. A `RunVar` that
             is set counts as left behind; what a failure is run again for is isolated.
         sometimes: Labels that some schedule has to reach; see `aspf.race.sometimes`.
         minimise: At the end look for the schedules with the fewest context switches that fail
@@ -348,7 +349,7 @@ def explore(
             goes on where it ends, and reports the same as without interruption. It is removed
             when nothing is left. Only what *schedules* and *seconds* cut, or ctrl-C, leaves any.
             The part that was cut is run again, which is at most 1,000 schedules of each process
-            (256 if they are drawn): give each go the time for more than that.
+            (512 if they are drawn): give each go the time for more than that.
         directory: Where to keep the tokens of failures, such as ``".aspf"``. The next exploration
             of the program with the same *name*, *level*, *cancel* and *timers* replays them first,
             and if one still fails ends with that; it drops those that pass. (With

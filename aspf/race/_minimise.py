@@ -75,6 +75,8 @@ class Choice(NamedTuple):
 class Follow:
     """Chooses the usual, but for some departures; keeps what it was asked and what was done."""
 
+    follows_steps = True
+
     def __init__(self, departures: Sequence[Departure] = ()) -> None:
         self._to = {(after, nth): to for after, nth, to in departures}
         self._done: Counter[int] = Counter()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
-from aspf.race._actions import cancels
 from aspf.race._counts import Counts, kind_of
 from aspf.race._engine import Schedule
 from aspf.race._examiner import Examiner, Finding
@@ -69,8 +68,7 @@ def run_part(
             return begin()
         for label, is_reached in schedule.labels.items():
             counts.reached[label] = counts.reached.get(label, 0) + is_reached
-        actions = schedule.actions
-        counts.add(kind_of(schedule), actions, cancelled=cancels(actions))
+        counts.add(kind_of(schedule), schedule.actions, cancelled=schedule.was_cancelled)
         if stop_on_failure and schedule.verdict is not None:
             done.stopped_by = "failure"
             return False

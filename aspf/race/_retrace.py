@@ -42,6 +42,8 @@ __all__ = ("Noting", "Recall", "Retrace", "raise_if_diverged")
 class Noting:
     """Chooses, and writes down what is done in symbols."""
 
+    follows_steps = True
+
     def __init__(self) -> None:
         self.steps: list[Period] = []
         # By the tasks' numbers.

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
+import outcome
 import trio
 from sortedcontainers import SortedDict
 from trio import _threads
@@ -19,6 +20,11 @@ from trio._core import _run
 from trio._core._asyncgens import AsyncGenerators
 from trio._core._entry_queue import EntryQueue
 from trio._core._ki import KIManager
+from trio._core._traps import (
+    CancelShieldedCheckpoint,
+    PermanentlyDetachCoroutineObject,
+    WaitTaskRescheduled,
+)
 from trio.lowlevel import Abort
 
 from aspf.race import _hook
@@ -26,7 +32,7 @@ from aspf.race._frames import place_of_caller
 from aspf.race._primitives import instrumented
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 
     from aspf._errors import NotDeterministic
     from aspf.race._engine import Schedule
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
     Refuse: TypeAlias = Callable[[str], NotDeterministic]
 
-__all__ = ("Clock", "Runner", "close", "drive", "exploring", "make_runner")
+__all__ = ("Clock", "Runner", "close", "drive", "exploring", "make_runner", "spin")
 
 
 @final
@@ -128,12 +134,16 @@ class _AsyncGenerators(AsyncGenerators):
     is two steps shorter.
     """
 
+    #: Whether there ever was one.
+    is_used = False
+
     def install_hooks(self, runner: _run.Runner) -> None:
         self.prev_hooks = sys.get_asyncgen_hooks()
         trios: Any = None
 
         def firstiter(generator: Any) -> None:
             nonlocal trios
+            self.is_used = True
             sys.set_asyncgen_hooks(*self.prev_hooks)
             AsyncGenerators.install_hooks(self, runner)
             trios = sys.get_asyncgen_hooks()
@@ -163,6 +173,7 @@ class Runner(_run.Runner):
     __slots__ = ("schedule",)
 
     schedule: Schedule
+    asyncgens: _AsyncGenerators
 
     def current_statistics(self) -> trio.lowlevel.RunStatistics:
         """Count those who can run where they are while they can."""
@@ -189,6 +200,46 @@ class WatchedRunner(Runner):
         return task
 
 
+@final
+class _Nothing(outcome.Outcome[None]):
+    """As good as any number of ``Value(None)``, of which there is one for each time of waking."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        pass
+
+    def send(self, gen: Generator[Any, None, object]) -> Any:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        return await agen.asend(None)
+
+
+_NOTHING = _Nothing()
+_NO_SEND = _run._NO_SEND
+
+
+@final
+class LeanRunner(Runner):
+    """What `spin` runs: it leaves out what is of no use to us, and makes nothing for it."""
+
+    __slots__ = ()
+
+    def reschedule(
+        self, task: trio.lowlevel.Task, next_send: outcome.Outcome[object] = _NO_SEND
+    ) -> None:
+        """Let a task run on: as trio does it, who tells others as well."""
+        if next_send is _NO_SEND:
+            next_send = _NOTHING
+        assert task._next_send_fn is None
+        task._next_send_fn = task.coro.send
+        task._next_send = next_send
+        task._abort_func = None
+        task.custom_sleep_data = None
+        self.runq.append(task)
+
+
 # What has no state, and is the same in all runs; `waiting_for_idle` is empty between two of them.
 _INSTRUMENTS: Any = _NoInstruments()
 _NO_IO: Any = _NoIO()
@@ -196,10 +247,12 @@ _NO_SIGNALS = KIManager()
 _WAITING_FOR_IDLE = SortedDict()
 
 
-def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines, *, watched: bool) -> Runner:
+def make_runner(
+    schedule: Schedule, clock: Clock, deadlines: Deadlines, *, watched: bool, lean: bool
+) -> Runner:
     """Make a runner that runs what *schedule* says, and let it be the one of this thread."""
     _WAITING_FOR_IDLE.clear()
-    runner = (WatchedRunner if watched else Runner)(
+    runner = (WatchedRunner if watched else LeanRunner if lean else Runner)(
         clock=clock,
         instruments=_INSTRUMENTS,
         io_manager=_NO_IO,
@@ -215,6 +268,16 @@ def make_runner(schedule: Schedule, clock: Clock, deadlines: Deadlines, *, watch
     runner.asyncgens.install_hooks(runner)
     _run.GLOBAL_RUN_CONTEXT.runner = runner
     return runner
+
+
+def _unrecognized(message: object) -> TypeError:
+    # In trio's words: a failure is known by its text.
+    return TypeError(
+        f"trio.run received unrecognized yield message {message!r}. "
+        "Are you trying to use a library written for some "
+        "other framework like asyncio? That won't work "
+        "without some kind of compatibility shim.",
+    )
 
 
 def close(coro: types.CoroutineType[Any, Any, Any]) -> None:
@@ -239,6 +302,67 @@ def drive(loop: Generator[float, Any, None], runner: Runner) -> None:
             send(())
     except StopIteration:
         pass
+
+
+@trio.lowlevel.enable_ki_protection
+def spin(runner: Runner, main: Callable[[], Awaitable[object]]) -> None:
+    """Do what `drive` does, with the steps of trio's loop and nothing in between.
+
+    What is here is the body of ``while batch:`` in ``unrolled_run``. Before each batch trio looks
+    at deadlines, I/O and instruments, which are a schedule's business here, or nobody's.
+    """
+    # What is behind the thread's local attributes; it is several times faster.
+    context = _run.GLOBAL_RUN_CONTEXT.__dict__
+    tasks, next_task = runner.tasks, runner.schedule.next_task
+    try:
+        runner.init_task = runner.spawn_impl(
+            runner.init, (main, ()), None, "<init>", system_task=True
+        )
+        while tasks:
+            task = context["task"] = next_task()
+            next_send_fn, next_send = task._next_send_fn, task._next_send
+            task._next_send_fn = task._next_send = None
+            final_outcome: outcome.Outcome[object] | None = None
+            try:
+                message = task.context.run(next_send_fn, next_send)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                final_outcome = outcome.Value(stop.value)
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the task gets it
+                traceback = error.__traceback__
+                for _ in range(1 + _run.CONTEXT_RUN_TB_FRAMES):
+                    if traceback is not None:  # pragma: no branch - as in trio
+                        traceback = traceback.tb_next
+                final_outcome = outcome.Error(error.with_traceback(traceback))
+                del traceback
+            if final_outcome is not None:
+                try:
+                    runner.task_exited(task, final_outcome)
+                except trio.TrioInternalError:
+                    raise
+                except BaseException as error:  # trio's first task has failed: a system task has
+                    raise trio.TrioInternalError(
+                        "internal error in Trio - please file a bug!"
+                    ) from error
+                final_outcome = None
+            else:
+                task._schedule_points += 1
+                if message is CancelShieldedCheckpoint:
+                    runner.reschedule(task)
+                elif type(message) is WaitTaskRescheduled:
+                    task._cancel_points += 1
+                    task._abort_func = message.abort_func
+                    task._attempt_delivery_of_any_pending_cancel()
+                elif type(message) is PermanentlyDetachCoroutineObject:
+                    runner.task_exited(task, message.final_outcome)
+                else:
+                    runner.reschedule(task, _unrecognized(message))  # type: ignore[arg-type]
+                    task._next_send_fn = task.coro.throw
+                del message
+            # Nothing must keep a task alive, nor be a task's between two steps.
+            del context["task"], task, next_send, next_send_fn
+    finally:
+        runner.close()
+        context.clear()
 
 
 @contextmanager

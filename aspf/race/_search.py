@@ -66,6 +66,10 @@ __all__ = ("Exhaustive", "Repeat", "Search", "Tree")
 class Search(Protocol):
     """Chooses the schedules of one part of an exploration; see ``_strategies/_plans.py``."""
 
+    @property
+    def follows_steps(self) -> bool:
+        """See `Chooser.follows_steps`."""
+
     def begin(self) -> bool:
         """Make ready for the next schedule; False if there is none left in the part."""
 
@@ -103,6 +107,8 @@ class Exhaustive:
             explored, for whoever explores the others can't open one. That is sound: what is open
             is a question of speed only.
     """
+
+    follows_steps = True
 
     def __init__(self, *, reduce: bool, tree: Tree | None = None, runs: int | None = None) -> None:
         tree = Tree() if tree is None else tree
@@ -282,6 +288,8 @@ class Repeat:
     Args:
         actions: What to do, from the first step.
     """
+
+    follows_steps = True
 
     def __init__(self, actions: Sequence[int]) -> None:
         self._actions = actions

@@ -56,13 +56,20 @@ class Deadlines:
 
     def __init__(self, whose: Callable[[], int]) -> None:
         self._whose = whose
+        #: By scope.
+        # Invariant: of the scopes whose `_registered_deadline` is finite, what was added last.
+        self.pending: dict[trio.CancelScope, Timer] = {}
         self._count = 0
         self._set_by: dict[int, int] = {}
         # Stale entries stay until they come to the top.
         self._heap: list[Timer] = []
-        #: By scope.
-        # Invariant: of the scopes whose `_registered_deadline` is finite, what was added last.
-        self.pending: dict[trio.CancelScope, Timer] = {}
+
+    def forget(self) -> None:
+        """Another run of the program begins; there is no deadline."""
+        if self._count:
+            self._count = 0
+            self._set_by.clear()
+            self._heap.clear()
 
     def __len__(self) -> int:
         return len(self.pending)

@@ -74,7 +74,7 @@ def test_the_first_schedule_is_run_whatever_the_time(clock: None) -> None:
 
 def test_minimising_ends_with_the_time(clock: None) -> None:
     """Broken if who has asked for a minute waits for 500 replays more, or reads what is not so."""
-    options = {"search": "random", "seed": 1, "weakest": False}
+    options = {"search": "random", "seed": 8, "weakest": False}
     (late,) = explore(lost_update(3), minimise=True, seconds=1.5, **options).failures
     assert "not minimised: the time was over" in str(late)
     assert not late.minimal.is_minimal

@@ -62,6 +62,10 @@ class Whole:
         self.part, self.runs = self.plan.search(self.plan.queue[0].part), 0
         return self.begin()
 
+    @property
+    def follows_steps(self) -> bool:
+        return self.part.follows_steps
+
     def pick(self, actions: list[int], schedule: Schedule) -> int | None:
         return self.part.pick(actions, schedule)
 
@@ -234,19 +238,23 @@ def test_urw_counts_the_children_to_come(monkeypatch: pytest.MonkeyPatch) -> Non
             nursery.start_soon(trio.lowlevel.checkpoint)
 
     search: Any = Whole("urw", 5, "anything")
-    expected = []
-    inner = URW.pick
+    left: list[tuple[int, int]] = []
+    inner = URW.choose
 
-    def pick(self: URW, actions: list[int], schedule: Schedule) -> int:
-        step = inner(self, actions, schedule)
-        expected.append(sum(self._profile.remaining))
+    def choose(self: URW, steps: list[int], schedule: Schedule) -> int:
+        step = inner(self, steps, schedule)
+        left.append((len(schedule.actions), sum(self._profile.remaining)))
         return step
 
-    monkeypatch.setattr(URW, "pick", pick)
-    lengths = [len(schedule.actions) for schedule in schedules(program, search, limit=20)]
+    monkeypatch.setattr(URW, "choose", choose)
+    lengths = []
+    for schedule in schedules(program, search, limit=20):
+        lengths.append(len(schedule.actions))
+        if len(lengths) > 1:  # the first has shown how long they are
+            assert left
+            assert all(done + to_do == lengths[0] for done, to_do in left)
+        left.clear()
     assert len(set(lengths)) == 1
-    length = lengths[0]
-    assert expected[length:] == list(range(length))[::-1] * 19
 
 
 def test_swarm_prefers_somebody() -> None:
@@ -430,6 +438,7 @@ def count_traces(program: Program, *, limit: int = 10_000) -> int | None:
 
     class Watching:
         exhausted = False
+        follows_steps = True
 
         def begin(self) -> bool:
             traces.begin()

@@ -57,6 +57,8 @@ class Bounded:
         runs: After how many runs to leave the rest.
     """
 
+    follows_steps = True
+
     def __init__(self, *, delays: bool, part: Deviations, runs: int) -> None:
         #: The branches that cost more, by what they cost, in the order in which they were met.
         self.dearer: dict[int, list[Branch]] = {}

@@ -1,8 +1,10 @@
 """What the strategies that draw their schedules share.
 
 All chance comes from ``random.random()``, which is the same on every Python for one seed. It is
-seeded anew for each run, with the seed and the run's number: so a run depends on nothing but these
-and what was known from earlier runs, and any process can make it (see ``_strategies/_plans.py``). The moment of the one cancellation is drawn first: a number, uniformly from as many as there were
+seeded anew for each part of an exploration, with the seed and the number of the strategy's first
+run there: so any process can make the part, and makes the same runs (see
+``_strategies/_plans.py``). To seed it for each run would take as long as half a dozen steps do. The
+moment of the one cancellation is drawn as soon as there could be one: a number, uniformly from as many as there were
 moments in any schedule so far at which something could have been cancelled, and some more, so
 that a part of the schedules has none.
 """
@@ -12,8 +14,6 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
-
-from aspf.race._actions import is_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,34 +36,38 @@ class Drawn(ABC):
         self._random = random.Random()  # noqa: S311
         self._draw = self._random.random
         self._seed = seed << 32
+        self._is_seeded = False
         self._profile = profile
-        self._cancel_at = 0
+        #: At which of the moments that offer a cancellation to take it; not drawn yet if `None`.
+        self._cancel_at: int | None = None
 
     def begin(self, run: int) -> None:
-        """Draw when to cancel, and whatever else holds for a whole run."""
-        self._random.seed(self._seed + run)
-        offers = self._profile.known.offers
-        self._cancel_at = self._below(offers + offers // 4 + 1)
+        """Draw what holds for a whole run."""
+        if not self._is_seeded:
+            self._random.seed(self._seed + run)
+            self._is_seeded = True
+        self._cancel_at = None
         self._start()
 
-    def pick(self, actions: list[int], schedule: Schedule) -> int:
-        """Cancel somebody if it is time to; else let the strategy choose a step."""
-        if actions[-1] >= 0 or not is_cancellation(actions[-1]):
-            return self._choose(actions, schedule)
-        steps = [action for action in actions if not is_cancellation(action)]
+    def cancellation(self, cancellations: list[int]) -> int | None:
+        """Choose one of *cancellations* if it is time to cancel something."""
+        if self._cancel_at is None:
+            offers = self._profile.known.offers
+            self._cancel_at = self._below(offers + offers // 4 + 1)
         if self._profile.offers_so_far > self._cancel_at:
-            return actions[len(steps) + self._below(len(actions) - len(steps))]
-        return self._choose(steps, schedule)
-
-    def finish(self, schedule: Schedule) -> None:  # noqa: B027 - a hook of `Search`
-        """Nothing: what is learned from a run is in the profile."""
+            return cancellations[self._below(len(cancellations))]
+        return None
 
     def _start(self) -> None:  # noqa: B027 - not every strategy has something to draw
         """Begin a run."""
 
     @abstractmethod
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
-        """Choose one of *steps*: task numbers in ascending order, or only `TIME`."""
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*, which are at least two; task numbers come in ascending order.
+
+        Where there was no choice nobody was asked, so `schedule.actions` may have grown by more
+        than one since the last time.
+        """
 
     def _below(self, n: int) -> int:
         return int(self._draw() * n)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
-from aspf.race._actions import cancels, is_cancellation
+from aspf.race._actions import is_cancellation
 from aspf.race._strategies._coverage import Traces
 from aspf.race._strategies._pct import PCT
 from aspf.race._strategies._profile import Known, Profile
@@ -93,13 +93,19 @@ class Observed:
             self._has_choices,
         )
 
+    @property
+    def follows_steps(self) -> bool:
+        """Whether traces have to be told apart; strategies look back when they have a choice."""
+        return self._only_cells
+
     def begin(self) -> bool:
         """Make ready for the next run; False if there is none left."""
         if self._next == self._end:
             return False
         self.member = self._who(self._next)
         self._profile.begin()
-        self._traces.begin()
+        if self._only_cells:
+            self._traces.begin()
         self.member.begin(self._next)
         self._next += 1
         return True
@@ -108,37 +114,42 @@ class Observed:
         """Look at what has happened, and let the strategy choose."""
         if self._only_cells:
             self._traces.look_back(schedule)
-        steps = len(actions)
-        if steps == 1:
-            return self.member.pick(actions, schedule)
+            if len(actions) == 1:
+                return actions[0]
         self._has_choices = True
-        profile = self._profile
         # The steps come first; where the last action is one, all are.
         if actions[-1] < 0 and is_cancellation(actions[-1]):
-            profile.offers_so_far += 1
-            while steps and is_cancellation(actions[steps - 1]):
-                steps -= 1
-        action = self.member.pick(actions, schedule)
-        if steps > 1:
-            profile.choices_so_far += 1
+            return self._cancel_or_step(actions, schedule)
+        action = self.member.choose(actions, schedule)
+        self._profile.choices_so_far += 1
         return action
+
+    def _cancel_or_step(self, actions: list[int], schedule: Schedule) -> int:
+        profile = self._profile
+        profile.offers_so_far += 1
+        steps = [action for action in actions if not is_cancellation(action)]
+        chosen = self.member.cancellation(actions[len(steps) :])
+        if len(steps) == 1:
+            return steps[0] if chosen is None else chosen
+        if chosen is None:
+            chosen = self.member.choose(steps, schedule)
+        profile.choices_so_far += 1
+        return chosen
 
     def finish(self, schedule: Schedule) -> None:
         """Learn from a schedule that has ended."""
-        self.member.finish(schedule)
         is_new = self._traces.finish(schedule)
-        self._count_pct(schedule)
+        if isinstance(self.member, PCT):
+            self._count_pct(self.member, schedule)
         if is_new or self._only_cells:  # the same schedule again has nothing to teach
             self._profile.finish(schedule)
 
-    def _count_pct(self, schedule: Schedule) -> None:
-        """Count the run if PCT made it, and the theorem is about such a run."""
-        member = self.member
+    def _count_pct(self, member: PCT, schedule: Schedule) -> None:
+        """Count the run that PCT made if the theorem is about such a run."""
         if (
-            isinstance(member, PCT)
-            and member.holds
+            member.holds
             and member.choices >= self._profile.choices_so_far
             and not schedule.may_be_disturbed
-            and not cancels(schedule.actions)
+            and not schedule.was_cancelled
         ):
             self._pct_runs[member.depth] += 1

@@ -66,15 +66,14 @@ class PCT(Drawn):
         self._lowest = -float(self.depth)
         self._in_a_row = 0
 
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*."""
         del schedule
         priorities = self._priorities
         for task in steps:
             if task not in priorities:
                 # Drawing a number is to be inserted at a random rank.
                 priorities[task] = self._draw()
-        if len(steps) == 1:
-            return steps[0]
         fall = self._falls.get(self._profile.choices_so_far)
         if fall is not None:
             priorities[max(steps, key=priorities.__getitem__)] = fall

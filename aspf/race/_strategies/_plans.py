@@ -24,8 +24,9 @@ known when it is left, since its branches are explored one after the other, in o
 **Bounded search** (`Choosing`) has a stage for each bound. Who has a branch of this bound takes all
 that it leads to for the same price; what is dearer waits for its own stage.
 
-**Draws** (`Drawing`) come in epochs of doubling length. A run depends on the seed, on its number,
-and on what all earlier epochs have shown: how long runs are, and who does how much of them. That
+**Draws** (`Drawing`) come in epochs of doubling length, cut into parts of `DRAWS` runs. A run depends
+on the seed, on its part and its place there, and on what all earlier epochs have shown: how long runs
+are, and who does how much of them. That
 half of all runs know only of the other half costs next to nothing, since these numbers hardly
 change after the first few.
 
@@ -56,9 +57,10 @@ Part: TypeAlias = Tree | Deviations | Draws
 
 # The most runs of a part. It must not depend on how many processes there are.
 RUNS: Final = 1_000
-# How many branches a part has, and how many draws; neither changes what is run, or when.
+# How many branches a part has; it doesn't change what is run, or when.
 BRANCHES: Final = 16
-DRAWS: Final = 256
+# How many draws a part has at most. Chance is seeded for each, so another number draws others.
+DRAWS: Final = 512
 
 
 class Work:

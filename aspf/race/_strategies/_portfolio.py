@@ -43,23 +43,29 @@ class Rounds:
     def __init__(self, *, reverse: bool) -> None:
         self._reverse = reverse
         self._round: list[int] = []
+        self._looked_at = 0
 
     def begin(self, run: int) -> None:
         """Forget the round of the run before."""
         del run
         self._round = []
+        self._looked_at = 0
 
-    def pick(self, actions: list[int], schedule: Schedule) -> int:
+    def cancellation(self, cancellations: list[int]) -> None:
+        """Cancel nothing."""
+
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
         """Take the next of the round that can still run."""
-        del schedule
-        self._round = [action for action in self._round if action in actions]
+        # Who had no choice has taken its step as well.
+        for task in schedule.actions[self._looked_at :]:
+            if task in self._round:
+                self._round.remove(task)
+        self._looked_at = len(schedule.actions)
+        self._round = [task for task in self._round if task in steps]
         if not self._round:
-            tasks = [action for action in actions if action >= 0]
-            self._round = sorted(tasks, reverse=self._reverse) or actions[:1]
-        return self._round.pop(0)
-
-    def finish(self, schedule: Schedule) -> None:
-        """Nothing to learn."""
+            tasks = [step for step in steps if step >= 0]
+            self._round = sorted(tasks, reverse=self._reverse) or steps[:1]
+        return self._round[0]
 
 
 def by_turns(seed: int, profile: Profile, *, only_cells: bool) -> Callable[[int], Drawn | Rounds]:

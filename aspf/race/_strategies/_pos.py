@@ -37,22 +37,27 @@ class POS(Drawn):
         super().__init__(seed, profile)
         self._only_cells = only_cells
         self._priorities: dict[int, float] = {}
+        self._looked_at = 0
 
     def _start(self) -> None:
         self._priorities = {}
+        self._looked_at = 0
 
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*."""
         priorities = self._priorities
+        # Whoever has run since then has another operation now.
+        for task in schedule.actions[self._looked_at :]:
+            priorities.pop(task, None)
+        self._looked_at = len(schedule.actions)
         for task in steps:
             if task not in priorities:
                 priorities[task] = self._draw()
         chosen = max(steps, key=priorities.__getitem__)
-        del priorities[chosen]
-        if len(steps) > 1:
-            operation = _announced(chosen, schedule)
-            for task in steps:
-                if task != chosen and self._conflict(operation, _announced(task, schedule)):
-                    priorities[task] = self._draw()
+        operation = _announced(chosen, schedule)
+        for task in steps:
+            if task != chosen and self._conflict(operation, _announced(task, schedule)):
+                priorities[task] = self._draw()
         return chosen
 
     def _conflict(self, a: Footprint | None, b: Footprint | None) -> bool:

@@ -66,8 +66,9 @@ class Profile:
     def begin(self) -> None:
         """A run begins."""
         self.choices_so_far = self.offers_so_far = 0
-        for of_run in (self.remaining, self._places, self._children):
-            of_run.clear()
+        if self._places:
+            for of_run in (self.remaining, self._places, self._children):
+                of_run.clear()
 
     def look(self, schedule: Schedule) -> None:
         """Make the acquaintance of the tasks that were started since the last look."""

@@ -16,6 +16,7 @@ __all__ = ("Random",)
 class Random(Drawn):
     """Choose uniformly among the tasks that can run."""
 
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*."""
         del schedule
-        return steps[0] if len(steps) == 1 else steps[int(self._draw() * len(steps))]
+        return steps[int(self._draw() * len(steps))]

@@ -34,9 +34,8 @@ class Starve(Drawn):
     def _start(self) -> None:
         self._until = 0
 
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
-        if len(steps) == 1:
-            return steps[0]
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*."""
         now = len(schedule.actions)
         if now >= self._until and self._below(SELDOM) == 0:
             self._starved = steps[self._below(len(steps))]

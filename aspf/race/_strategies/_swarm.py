@@ -30,12 +30,11 @@ class Swarm(Drawn):
     def _start(self) -> None:
         self._weights = {}
 
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*."""
         del schedule
         weights = self._weights
         for task in steps:
             if task not in weights:
                 weights[task] = 1 + self._below(HEAVIEST)
-        if len(steps) == 1:
-            return steps[0]
         return self._weighted(steps, [weights[task] for task in steps])

@@ -16,22 +16,36 @@ from aspf.race._strategies._drawn import Drawn
 
 if TYPE_CHECKING:
     from aspf.race._engine import Schedule
+    from aspf.race._strategies._profile import Profile
 
 __all__ = ("URW",)
 
 
 @final
 class URW(Drawn):
-    """Draw a task with the weight of the steps that it has left."""
+    """Draw a task with the weight of the steps that it has left.
 
-    def _choose(self, steps: list[int], schedule: Schedule) -> int:
+    Args:
+        seed: The same seed draws the same schedules.
+        profile: What is known of the program's runs.
+    """
+
+    def __init__(self, seed: int, profile: Profile) -> None:
+        super().__init__(seed, profile)
+        self._looked_at = 0
+
+    def _start(self) -> None:
+        self._looked_at = 0
+
+    def choose(self, steps: list[int], schedule: Schedule) -> int:
+        """Choose one of *steps*."""
         self._profile.look(schedule)
         remaining = self._profile.remaining
-        step = steps[0]
-        if len(steps) > 1:
-            # Who does more than in any run before has at least the step that he is at.
-            weights = [max(1, remaining[task]) if task >= 0 else 1 for task in steps]
-            step = self._weighted(steps, weights)
-        if step >= 0:
-            remaining[step] -= 1
-        return step
+        for task in schedule.actions[self._looked_at :]:
+            if task >= 0:
+                remaining[task] -= 1
+        self._looked_at = len(schedule.actions)
+        # Who does more than in any run before has at least the step that he is at.
+        return self._weighted(
+            steps, [max(1, remaining[task]) if task >= 0 else 1 for task in steps]
+        )
