@@ -201,6 +201,12 @@ def test_worse_is_told_from_unlucky() -> None:
     assert p(5, 3, 17, 20) < 0.01
     never = benchmark.Sample(0, 0, 0, 20)
     assert benchmark.probability_of_no_worse(never, never) == 1
+    assert benchmark.rank_test(never, never) == 1
+    # By rank a few that gave up weigh no more than others that took long; many do.
+    good, bad = (benchmark.Sample(5, 0, n, 20, (5,) * n) for n in (17, 8))
+    assert benchmark.rank_test(good, expected) > 0.5
+    assert benchmark.rank_test(bad, expected) < 0.01
+    assert benchmark.rank_test(never, expected) < 1e-6
     # From the tea that Fisher's lady tasted: three of four, and four of four.
     assert benchmark.fisher(1, 4, 3, 4) == pytest.approx(17 / 70)
     assert benchmark.fisher(0, 4, 4, 4) == pytest.approx(1 / 70)
@@ -226,7 +232,8 @@ def test_a_row_that_is_worse_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
     def first_bugs(_: str, strategy: str, trials: int, __: int, *, first_seed: int = 0) -> Any:
         asked.append((strategy, first_seed))
         slow = strategy == "urw" or (strategy == "pos" and not first_seed)
-        return benchmark.Sample(100 if slow else 1, 5, trials, trials)
+        took = 100 if slow else 1
+        return benchmark.Sample(took, 5, trials, trials, (took,) * trials)
 
     monkeypatch.setattr(benchmark, "QUICK", ("lost_update_2",))
     monkeypatch.setattr(benchmark, "first_bugs", first_bugs)
