@@ -14,6 +14,7 @@ runs, in a module say, it keeps when they are isolated as well.
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ("Series",)
 
-# The collector of garbage waits for the end of a run. No part that draws is longer.
-MOST: int = 512
+# The collector of garbage waits for the end of a run: how many objects may wait for it.
+GARBAGE: int = 100_000
 
 
 @final
 class Series:
-    """Runs schedules of a program, as many in one run of trio's loop as are clean.
+    """Runs schedules of a program, as many in one run as are clean.
 
     Args:
         program: What is run.
@@ -59,7 +60,7 @@ class Series:
         self._is_told = self._follows = False
 
     def run(self) -> bool:
-        """Run schedules until one is not clean, or there are enough of them for a run.
+        """Run schedules until one is not clean, or there is too much garbage.
 
         Returns:
             Whether another one follows.
@@ -77,10 +78,11 @@ class Series:
 
     async def _main(self) -> object:
         schedule = self._schedule
-        for _ in range(MOST):
+        most = gc.get_count()[0] + GARBAGE
+        while True:
             self._is_told = False
             result = await self._program()
-            if schedule.is_over or not _is_clean(schedule):
+            if schedule.is_over or not _is_clean(schedule) or gc.get_count()[0] > most:
                 return result
             schedule.conclude_early(result)
             if schedule.verdict is not None:
@@ -90,8 +92,6 @@ class Series:
             if not schedule.renew():
                 # The main task is queued anew, as the new schedule's first and only one.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-        self._is_told = False
-        return await self._program()
 
     @trio.lowlevel.enable_ki_protection
     def _tell(self, schedule: Schedule) -> bool:

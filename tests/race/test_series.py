@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,23 @@ def test_runs_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     explore(plain, search="random", schedules=250, isolated=False)
 
     assert len(loops) < 15  # a search learns between its parts, which are runs of their own
+
+
+def test_garbage_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes much of it would run out of memory: the collector waits for the end of a run."""
+    monkeypatch.setattr(_series, "GARBAGE", 1_000)
+    most = 0
+
+    async def program() -> None:
+        nonlocal most
+        most = max(most, gc.get_count()[0])
+        for _ in range(100):
+            knot: list[object] = []
+            knot.append(knot)
+
+    gc.collect()
+    explore(program, search="random", schedules=250, isolated=False)
+    assert most < 1_000 + gc.get_threshold()[0] + 200
 
 
 async def sets_a_run_variable() -> int:
