@@ -95,8 +95,12 @@ SOURCE = inspect.getsource(_run.unrolled_run)
         (
             {
                 "coro",
+                "context",
+                "_next_send",
                 "_next_send_fn",
                 "_abort_func",
+                "_parent_nursery",
+                "_schedule_points",
                 "_cancel_status",
                 "_cancel_points",
                 "_child_nurseries",
@@ -105,7 +109,7 @@ SOURCE = inspect.getsource(_run.unrolled_run)
                 "_runner",
             }
             <= set(_run.Task.__slots__),
-            "trio's Task has lost an attribute that Strand or Schedule reads",
+            "trio's Task has lost an attribute that Strand, Schedule or spin reads",
         ),
         (
             {"effectively_cancelled", "_children", "_scope", "_parent"}
@@ -113,6 +117,10 @@ SOURCE = inspect.getsource(_run.unrolled_run)
             "trio's CancelStatus has lost an attribute that the teardown needs",
         ),
         ("_cancel_status" in _run.CancelScope.__slots__, "a CancelScope hides its status"),
+        (
+            hasattr(_run, "_NO_SEND") and hasattr(_run, "CONTEXT_RUN_TB_FRAMES"),
+            "trio names otherwise what LeanRunner and spin take from it",
+        ),
         (
             "wakeup" in inspect.signature(EntryQueue).parameters,
             "EntryQueue has no wakeup to replace",
