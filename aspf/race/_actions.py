@@ -13,16 +13,12 @@ So an action says whose it is, and means the same in every run that begins with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Final
 
 __all__ = (
     "SCOPE",
     "TIME",
     "cancellation",
-    "cancels",
     "is_cancellation",
     "is_time",
     "scope_of",
@@ -65,14 +61,6 @@ def timer(task: int, number: int) -> int:
 def is_time(action: int) -> bool:
     """Tell whether an action is the clock's."""
     return action == TIME or action < -TIMER
-
-
-def cancels(actions: Sequence[int]) -> bool:
-    """Tell whether there is a cancellation among actions."""
-    # Most schedules only have steps, which a look at the lowest tells soonest.
-    return min(actions, default=0) < TIME and any(
-        action < TIME and is_cancellation(action) for action in actions
-    )
 
 
 def task_of(action: int) -> int:
