@@ -554,13 +554,10 @@ class Schedule:
         ):
             task.context = clean.copy()
             return False
-        main = self._meet(task)
-        # There is nothing else that could be done first.
-        if (
-            not self._follows_steps or self._choose([0]) is not None
-        ):  # pragma: no branch - who has not begun can go on
-            self.actions.append(0)
-            self._running = main
+        self._running = self._meet(task)
+        if self._follows_steps:
+            self._choose([0])  # nothing else could be done first
+        self.actions.append(0)
         return True
 
     def _conclude(self) -> None:
