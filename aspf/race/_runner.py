@@ -11,6 +11,7 @@ import types
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias, final
+from weakref import WeakSet
 
 import outcome
 import trio
@@ -143,7 +144,7 @@ class _AsyncGenerators(AsyncGenerators):
 
         def firstiter(generator: Any) -> None:
             nonlocal trios
-            self.is_used = True
+            self.is_used, self.alive = True, WeakSet()
             sys.set_asyncgen_hooks(*self.prev_hooks)
             AsyncGenerators.install_hooks(self, runner)
             trios = sys.get_asyncgen_hooks()
@@ -156,8 +157,14 @@ class _AsyncGenerators(AsyncGenerators):
         sys.set_asyncgen_hooks(firstiter, finalizer)
 
     async def finalize_remaining(self, runner: _run.Runner) -> None:
-        if self.alive or self.trailing_needs_finalize or runner.entry_queue.size():
+        queue = runner.entry_queue
+        if self.is_left or queue.queue or queue.idempotent_queue:
             await super().finalize_remaining(runner)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether one is left that has to be ended."""
+        return self.is_used and bool(self.alive or self.trailing_needs_finalize)
 
 
 class _NoInstruments(dict[str, Any]):
@@ -240,11 +247,12 @@ class LeanRunner(Runner):
         self.runq.append(task)
 
 
-# What has no state, and is the same in all runs; `waiting_for_idle` is empty between two of them.
+# What has no state, and is the same in all runs; the last two are empty between two of them.
 _INSTRUMENTS: Any = _NoInstruments()
 _NO_IO: Any = _NoIO()
 _NO_SIGNALS = KIManager()
 _WAITING_FOR_IDLE = SortedDict()
+_NO_GENERATORS: Any = WeakSet()
 
 
 def make_runner(
@@ -261,7 +269,7 @@ def make_runner(
         system_context=copy_context(),
         deadlines=deadlines,  # type: ignore[arg-type]
         entry_queue=_EntryQueue(wakeup=_Wakeup()),  # type: ignore[arg-type]
-        asyncgens=_AsyncGenerators(),
+        asyncgens=_AsyncGenerators(alive=_NO_GENERATORS),
         waiting_for_idle=_WAITING_FOR_IDLE,
     )
     runner.schedule = schedule

@@ -107,12 +107,12 @@ class Series:
 def _is_clean(schedule: Schedule) -> bool:
     """Tell whether the schedule has left nothing behind."""
     runner = schedule._runner
-    entries, generators = runner.entry_queue, runner.asyncgens
+    entries = runner.entry_queue
     # The three are trio's first task, the main task, and the one for `run_sync_soon`.
     return (
         len(runner.tasks) == 3
         and not schedule._deadlines.pending
         and not (entries.queue or entries.idempotent_queue)
         and not runner._locals
-        and not (generators.is_used and (generators.alive or generators.trailing_needs_finalize))
+        and not runner.asyncgens.is_left
     )
