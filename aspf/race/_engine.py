@@ -382,7 +382,6 @@ class Schedule:
         "time_was_early",
         "unrest",
         "verdict",
-        "was_cancelled",
     )
 
     def __init__(
@@ -458,7 +457,6 @@ class Schedule:
         self.unrest: Sequence[str] = ()
         self.sleepers: tuple[Sleeper, ...] = ()
         self.left: tuple[Left, ...] = ()
-        self.was_cancelled = False  # whatever may be
         # Whether deadlines could pass, or did pass, while tasks could run.
         self.time_was_a_choice = self.time_was_early = False
         self._running: Strand | None = None
@@ -527,14 +525,12 @@ class Schedule:
         self._is_interrupted = True
         self._max_steps = 0
 
-    @trio.lowlevel.enable_ki_protection
     def conclude_early(self, result: object) -> None:
         """End before trio's run does; then the main task ends, or goes on after `renew`."""
         self._is_concluded = True
         self._chooser.finish(self)
         self._take_result(result)
 
-    @trio.lowlevel.enable_ki_protection
     def renew(self) -> bool:
         """Begin another run of the program; the main task goes on with it at once, a step less.
 
@@ -956,7 +952,6 @@ class Schedule:
 
     def _cancel_scope(self, mark: Mark) -> None:
         self._cancel = False
-        self.was_cancelled = True
         if self._watcher is not None:
             which = f" ({mark.where})" if mark.where else ""
             self._watcher.mark(mark.strand, f"*** cancelled{which}")
@@ -1029,6 +1024,11 @@ class Schedule:
         if not codes or codes[-1] is codes[0]:
             return what
         return f"{plain(codes[-1].co_qualname.rpartition('<locals>.')[2]) or 'function'}@{what}"
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the one cancellation has happened."""
+        return not self._cancel and self._settings.cancel != "never"
 
     @property
     def expects_cancellation(self) -> bool:

@@ -17,7 +17,7 @@ import trio
 from trio._core._ki import ki_protection_enabled
 
 from aspf.race import _hook
-from aspf.race._frames import is_ours, place_of_program
+from aspf.race._frames import place_of_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Interrupts:
             return
         # Also where it is raised: the program may catch it, or it may come in a finalizer.
         _hook.current.interrupt()
-        if frame is not None and not is_ours(frame) and not ki_protection_enabled(frame):
+        if frame is not None and not ki_protection_enabled(frame):
             name = _hook.current.name_of(trio.lowlevel.current_task())
             self.where = f"a step of {name!r}, {place_of_program(frame)}"
             raise KeyboardInterrupt

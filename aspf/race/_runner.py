@@ -144,7 +144,7 @@ class _AsyncGenerators(AsyncGenerators):
 
         def firstiter(generator: Any) -> None:
             nonlocal trios
-            self.is_used, self.alive = True, WeakSet()
+            self.is_used, self.alive = True, WeakSet(self.alive)
             sys.set_asyncgen_hooks(*self.prev_hooks)
             AsyncGenerators.install_hooks(self, runner)
             trios = sys.get_asyncgen_hooks()

@@ -76,12 +76,13 @@ class Series:
             raise self._error
         return self._follows if self._is_told else self._then(self._schedule)
 
+    @trio.lowlevel.enable_ki_protection
     async def _main(self) -> object:
         schedule = self._schedule
         most = gc.get_count()[0] + GARBAGE
         while True:
             self._is_told = False
-            result = await self._program()
+            result = await _unprotected(self._program)
             if schedule.is_over or not _is_clean(schedule) or gc.get_count()[0] > most:
                 return result
             schedule.conclude_early(result)
@@ -93,7 +94,6 @@ class Series:
                 # The main task is queued anew, as the new schedule's first and only one.
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
-    @trio.lowlevel.enable_ki_protection
     def _tell(self, schedule: Schedule) -> bool:
         self._is_told = True
         try:
@@ -103,7 +103,12 @@ class Series:
         return self._follows
 
 
-@trio.lowlevel.enable_ki_protection
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(program: Callable[[], Awaitable[object]]) -> object:
+    """Run a program so that a signal may be raised in its code, and not in what is around it."""
+    return await program()
+
+
 def _is_clean(schedule: Schedule) -> bool:
     """Tell whether the schedule has left nothing behind."""
     runner = schedule._runner

@@ -99,6 +99,33 @@ def test_a_signal_may_come_anywhere(pressed: bool, isolated: bool) -> None:
     assert explore(program, search="random", schedules=2, weakest=False).verdict == "unknown"
 
 
+def test_a_signal_in_a_cell() -> None:
+    """A step that polls a cell without an end would swallow most of the presses of ctrl-C."""
+    peeks = []
+
+    async def polls() -> None:
+        cell = Cell(0, "cell")
+        while len(peeks) < 1_000 and not cell.peek():
+            peeks.append(cell)
+
+    with interruptible() as interrupts:
+
+        def profile(frame: FrameType, _: str, __: object) -> None:
+            if frame.f_code is Cell.peek.__code__:
+                interrupts.insist(frame)
+
+        async def program() -> None:
+            sys.setprofile(profile)  # the first schedule has a profile hook of the explorer's own
+            await polls()
+
+        try:
+            with pytest.raises(ExplorationInterrupted, match=r"interrupted in a step of 'main'"):
+                explore(program, search="random", schedules=2, weakest=False)
+        finally:
+            sys.setprofile(None)
+    assert len(peeks) < 10
+
+
 def test_a_signal_between_two_schedules() -> None:
     """A time-out would break off the counting, and ctrl-C not end the wait for other processes."""
     with interruptible() as interrupts:

@@ -40,6 +40,7 @@ class Drawn(ABC):
         self._profile = profile
         #: At which of the moments that offer a cancellation to take it; not drawn yet if `None`.
         self._cancel_at: int | None = None
+        self._looked_at = 0
 
     def begin(self, run: int) -> None:
         """Draw what holds for a whole run."""
@@ -47,6 +48,7 @@ class Drawn(ABC):
             self._random.seed(self._seed + run)
             self._is_seeded = True
         self._cancel_at = None
+        self._looked_at = 0
         self._start()
 
     def cancellation(self, cancellations: list[int]) -> int | None:
@@ -68,6 +70,12 @@ class Drawn(ABC):
         Where there was no choice nobody was asked, so `schedule.actions` may have grown by more
         than one since the last time.
         """
+
+    def _taken(self, schedule: Schedule) -> list[int]:
+        """Return the actions since the last time that this was asked in the run."""
+        taken = schedule.actions[self._looked_at :]
+        self._looked_at = len(schedule.actions)
+        return taken
 
     def _below(self, n: int) -> int:
         return int(self._draw() * n)

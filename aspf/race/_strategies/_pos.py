@@ -37,19 +37,16 @@ class POS(Drawn):
         super().__init__(seed, profile)
         self._only_cells = only_cells
         self._priorities: dict[int, float] = {}
-        self._looked_at = 0
 
     def _start(self) -> None:
         self._priorities = {}
-        self._looked_at = 0
 
     def choose(self, steps: list[int], schedule: Schedule) -> int:
         """Choose one of *steps*."""
         priorities = self._priorities
         # Whoever has run since then has another operation now.
-        for task in schedule.actions[self._looked_at :]:
+        for task in self._taken(schedule):
             priorities.pop(task, None)
-        self._looked_at = len(schedule.actions)
         for task in steps:
             if task not in priorities:
                 priorities[task] = self._draw()

@@ -16,35 +16,21 @@ from aspf.race._strategies._drawn import Drawn
 
 if TYPE_CHECKING:
     from aspf.race._engine import Schedule
-    from aspf.race._strategies._profile import Profile
 
 __all__ = ("URW",)
 
 
 @final
 class URW(Drawn):
-    """Draw a task with the weight of the steps that it has left.
-
-    Args:
-        seed: The same seed draws the same schedules.
-        profile: What is known of the program's runs.
-    """
-
-    def __init__(self, seed: int, profile: Profile) -> None:
-        super().__init__(seed, profile)
-        self._looked_at = 0
-
-    def _start(self) -> None:
-        self._looked_at = 0
+    """Draw a task with the weight of the steps that it has left."""
 
     def choose(self, steps: list[int], schedule: Schedule) -> int:
         """Choose one of *steps*."""
         self._profile.look(schedule)
         remaining = self._profile.remaining
-        for task in schedule.actions[self._looked_at :]:
+        for task in self._taken(schedule):
             if task >= 0:
                 remaining[task] -= 1
-        self._looked_at = len(schedule.actions)
         # Who does more than in any run before has at least the step that he is at.
         return self._weighted(
             steps, [max(1, remaining[task]) if task >= 0 else 1 for task in steps]
