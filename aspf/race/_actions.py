@@ -2,7 +2,7 @@
 
 - ``n``: task *n* runs from its scheduling point to its next.
 - `TIME`, that is ``~0``: the clock jumps, or who waited for idleness wakes.
-- ``~n``: task *n* is cancelled, never task 0.
+- ``~n``: task *n* is cancelled; as ``~0`` is taken, task 0 is by `MAIN`.
 - ``~(n + k * SCOPE)``: the *k*-th scope that task *n* has marked with `may_cancel` is cancelled,
   counted from 1.
 - ``~(TIMER + n + k * SCOPE)``: of several deadlines at the same moment, the *k*-th one that task
@@ -30,6 +30,7 @@ TIME: Final = ~0
 # More tasks than any run has.
 SCOPE: Final = 1 << 20
 TIMER: Final = 1 << 50
+MAIN: Final = ~(TIMER >> 1)
 
 
 def cancellation(task: int, scope: int = 0) -> int:
@@ -38,8 +39,11 @@ def cancellation(task: int, scope: int = 0) -> int:
     Examples:
         >>> cancellation(3), task_of(cancellation(3, 2)), scope_of(cancellation(3, 2))
         (-4, 3, 2)
+        >>> main = cancellation(0)
+        >>> is_time(main), is_cancellation(main), task_of(main), scope_of(main)
+        (False, True, 0, 0)
     """
-    return ~(task + scope * SCOPE)
+    return ~(task + scope * SCOPE) if task or scope else MAIN
 
 
 def is_cancellation(action: int) -> bool:
@@ -70,4 +74,4 @@ def task_of(action: int) -> int:
 
 def scope_of(action: int) -> int:
     """Say which marked scope of its task a cancellation is of, or which deadline; 0: the task."""
-    return ~action % TIMER // SCOPE
+    return ~action % (TIMER >> 1) // SCOPE

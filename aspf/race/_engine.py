@@ -34,8 +34,8 @@ may not overtake a task that can run more than `OVERTAKINGS` times before that t
 program with a task that does something every second would have infinitely many schedules.
 
 A cancellation acts on a `trio.CancelScope`: one that the program has marked with `may_cancel`, or
-one that is put around each task but the main one when it is spawned (``cancel="each"``). A scope's
-*members* are the tasks that stand inside it: the one that entered it, and the tasks in nurseries
+one that is put around each task when it is spawned (``cancel="each"``). Around the main task that is
+around all that the program does, but for what `Schedule.main_scope` leaves out. A scope's *members* are the tasks that stand inside it: the one that entered it, and the tasks in nurseries
 that were opened inside it, and so on. What is offered is enough to reach every behaviour, and no
 more where that is easy to prove:
 
@@ -70,6 +70,7 @@ import gc
 import math
 import types
 import warnings
+from contextlib import nullcontext
 from contextvars import copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
@@ -638,13 +639,19 @@ class Schedule:
             return None
         strand = known[task] = Strand(task, parent, self.strands, self._running, self._count())
         self.strands.append(strand)
-        if self._cancel_each and self._cancel and strand.number > 0:
-            mark = strand.marks[0] = Mark(strand, 0, trio.CancelScope(), "")
-            self._marks.append(mark)
-            self._needs_care = True
-            task.coro = _cancellable(task.coro, mark.scope)  # type: ignore[assignment]
-            task._next_send_fn = task.coro.send
+        if self._cancel_each and self._cancel:
+            scope = self._mark_task(strand)
+            if strand.number > 0 or not self._is_lean:  # see `main_scope`
+                task.coro = _cancellable(task.coro, scope)  # type: ignore[assignment]
+                task._next_send_fn = task.coro.send
         return strand
+
+    def _mark_task(self, strand: Strand) -> trio.CancelScope:
+        scope = trio.CancelScope()
+        mark = strand.marks[0] = Mark(strand, 0, scope, "")
+        self._marks.append(mark)
+        self._needs_care = True
+        return scope
 
     # -- choosing --------------------------------------------------------------------------
 
@@ -1226,6 +1233,14 @@ class Schedule:
             strand.marks.append(mark)
             self._marks.append(mark)
             self._needs_care = True
+
+    def main_scope(self) -> trio.CancelScope | nullcontext[None]:
+        """Make the scope, to be entered in the main task, whose cancellation is that task's."""
+        main = self.strands[0]
+        if main.marks[0] is None:
+            return nullcontext()
+        self._marks.remove(main.marks[0])
+        return self._mark_task(main)
 
     def use_after_free(self, error: BaseException) -> None:
         """End the schedule after this step: what the task does about it doesn't matter."""

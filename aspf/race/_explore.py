@@ -314,8 +314,8 @@ def explore(
         seed: For a search that draws: the same seed gives the same report on every Python.
         cancel: What may be cancelled, once in a run. ``"marked"``: the scopes that the program
             marks with `may_cancel`. ``"each"``: every task as well, at each of its checkpoints in
-            turn, but for the main task; it ends quietly, as if a scope around it had been
-            cancelled. ``"never"``: nothing.
+            turn; it ends quietly, as if a scope around it had been cancelled, and so does the
+            main task, whose outcome is None then. ``"never"``: nothing.
         shared: ``"cells"`` promises that the tasks share nothing but cells, lifetimes and
             primitives: trio's, anyio's, `RangeMap` and `ReadWriteLock`. Then schedules that only
             differ in the order of independent accesses are left out.

@@ -138,6 +138,9 @@ class History:
                 f"the model {self._kind.__name__} has methods that no watched object has: "
                 f"{', '.join(sorted(self._unwatched))}; begin the names of its own with _"
             )
+        self._check_calls()
+
+    def _check_calls(self) -> None:
         for part, calls in self._parts().items():
             certain = [c for c in calls if self._cancelled == "maybe" or c.end != "cancelled"]
             found = linearize(certain, self._model)
@@ -224,7 +227,8 @@ def linearizable(
 ) -> Iterator[History]:
     """Check at the end of a ``with`` block that what was recorded in it is linearizable.
 
-    A block that is left by an exception isn't checked.
+    A block that is cancelled is checked as well: its calls may or may not have taken effect. One
+    that any other exception leaves isn't.
 
     Args:
         model: See `History`, as for the others.
@@ -258,8 +262,19 @@ def linearizable(
         True
     """
     history = History(model, partition=partition, cancelled=cancelled)
-    yield history
+    try:
+        yield history
+    except BaseException as error:
+        if _is_cancelled(error):
+            history._check_calls()  # perhaps before all that the model is of was watched
+        raise
     history.check()
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 class _Watched:

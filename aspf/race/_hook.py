@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     import trio
 
@@ -87,6 +88,12 @@ class Hook(Protocol):
 
     def may_cancel(self, scope: trio.CancelScope, where: str) -> None:
         """Take note that the running task has marked a scope, on the line *where*."""
+
+    def main_scope(self) -> AbstractContextManager[object]:
+        """Make the scope around the part of the main task that may be cancelled; enter it once.
+
+        To be called in the main task's first step: until then it is around the whole task.
+        """
 
     def interrupt(self) -> None:
         """End the run at its next choice; somebody at the keyboard, or a time-out, wants it."""

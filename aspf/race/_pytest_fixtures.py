@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 from trio.testing import MockClock
 
-from aspf.race._hook import note
+from aspf.race import _hook
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import pytest
 
@@ -70,7 +71,7 @@ class VirtualClock(trio.abc.Clock):
             raise ValueError(f"seconds={seconds!r}: time can't go backwards")
         clock: Any = trio.lowlevel.current_clock()
         clock.now += seconds
-        note(f"the clock jumps by {seconds:g} s")
+        _hook.note(f"the clock jumps by {seconds:g} s")
 
     @property
     def rate(self) -> float:
@@ -123,7 +124,11 @@ class FixtureGraph:
             return functools.partial(body, **arguments)
 
         async def program() -> object:
-            return await _Schedule(self._item, self._known, self.fresh).run(body, arguments)
+            hook = _hook.current
+            assert hook is not None
+            scope = hook.main_scope()
+            schedule = _Schedule(self._item, self._known, self.fresh)
+            return await schedule.run(body, arguments, scope)
 
         return program
 
@@ -157,16 +162,20 @@ class _Schedule:
         self._closers: list[Callable[[BaseException | None], Awaitable[None]]] = []
 
     async def run(
-        self, body: Callable[..., Awaitable[object]], arguments: Mapping[str, object]
+        self,
+        body: Callable[..., Awaitable[object]],
+        arguments: Mapping[str, object],
+        scope: AbstractContextManager[object],
     ) -> object:
-        """Set all up, run the test, and tear all down."""
+        """Set all up, run the test within *scope*, and tear all down."""
         error: BaseException | None = None
         result: object = None
         try:
             for name in self._fresh:
                 await self._make(name)
             values = {name: await self._value(name, value) for name, value in arguments.items()}
-            result = await body(**values)
+            with scope:
+                result = await body(**values)
         except BaseException as raised:  # noqa: BLE001 - it is raised again below
             error = raised
         while self._closers:

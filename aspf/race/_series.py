@@ -79,10 +79,11 @@ class Series:
     @trio.lowlevel.enable_ki_protection
     async def _main(self) -> object:
         schedule = self._schedule
+        cancels = self._settings.cancel == "each"
         most = gc.get_count()[0] + GARBAGE
         while True:
             self._is_told = False
-            result = await _unprotected(self._program)
+            result = await (self._within_scope() if cancels else _unprotected(self._program))
             if schedule.is_over or not _is_clean(schedule) or gc.get_count()[0] > most:
                 return result
             schedule.conclude_early(result)
@@ -93,6 +94,11 @@ class Series:
             if not schedule.renew():
                 # The main task is queued anew, as the new schedule's first and only one.
                 await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _within_scope(self) -> object:
+        with self._schedule.main_scope():
+            return await _unprotected(self._program)
+        return None
 
     def _tell(self, schedule: Schedule) -> bool:
         self._is_told = True

@@ -25,7 +25,7 @@ class Settings:
 
     Attributes:
         cancel: What may be cancelled, once in a run: the scopes that the program marks, or every
-            task but the main one as well, or nothing.
+            task as well, or nothing.
         max_steps: A run with more steps is a failure of kind ``"livelock?"``.
         level: Where tasks may be switched: one of `LEVELS`.
         timers: Whether deadlines pass only when nobody can run, or at any time.

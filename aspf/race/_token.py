@@ -3,8 +3,8 @@
 ``aspf1:lost-update:0,1x2,2,c1,t,2x3`` is a version, the program's name and what was done, in
 periods: task 0 ran one step, task 1 two, task 2 one, task 1 was cancelled, time passed (``t``),
 task 2 ran three. Tasks are numbered in the order in which they were spawned; the main task is 0.
-``c0.2`` cancels the second of the scopes that task 0 has marked; ``t0.2`` lets the second deadline
-that it has set pass before others of the same moment.
+``c0`` cancels the main task, ``c0.2`` the second of the scopes that it has marked; ``t0.2`` lets
+the second deadline that it has set pass before others of the same moment.
 *Every* step is recorded, also those without an alternative: so a replay notices where it parts
 from the program, and a token stays valid when a reader adds nothing but choices. A ``+`` at the
 end says that the program would have gone on. Where it was run at another level than ``free``, the
@@ -34,7 +34,7 @@ __all__ = ("Token", "format_symbols", "format_token", "parse_token", "safe_name"
 
 _NUMBERS, _SYMBOLS = "aspf1", "aspf2"
 _PERIOD = re.compile(
-    r"(?:(?P<step>\d+)(?:x(?P<times>[1-9]\d*))?|c(?P<cancel>[1-9]\d*|0(?=\.))(?:\.(?P<scope>[1-9]\d*))?|t(?:(?P<whose>\d+)\.(?P<timer>[1-9]\d*))?)"
+    r"(?:(?P<step>\d+)(?:x(?P<times>[1-9]\d*))?|c(?P<cancel>\d+)(?:\.(?P<scope>[1-9]\d*))?|t(?:(?P<whose>\d+)\.(?P<timer>[1-9]\d*))?)"
 )
 
 

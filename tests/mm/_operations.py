@@ -485,20 +485,30 @@ class Program:
 
         async def run() -> None:
             world = World(self, broken)
-            await world.build()
-            async with trio.open_nursery() as nursery:
-                if self.draining is not None:
-                    held = [world.space.find_vma_speculative_nowait(at(page)) for page in HELD]
-                    await _cancelled_once_published(world)
-                    assert broken or world.space._map.statistics().unsettled, "nothing drains"
-                    nursery.start_soon(_let_go, world.space, [r for r in held if r is not None])
-                for numbers in self.numbered()[self.draining is not None :]:
-                    nursery.start_soon(_task, world, numbers)
-            world.check()
-            self.explain(world)
-            await world.exit()
+            with trio.CancelScope(shield=True) as around:
+                await world.build()
+                around.shield = False
+                try:
+                    await self._calls(world, broken)
+                finally:  # also when all of them were cancelled at once
+                    around.shield = True
+                    world.check()
+                    self.explain(world)
+                    await world.exit()
 
         return run
+
+    async def _calls(self, world: World, broken: Callable[[AddressSpace], None] | None) -> None:
+        async with trio.open_nursery() as nursery:
+            if self.draining is not None:
+                held = [world.space.find_vma_speculative_nowait(at(page)) for page in HELD]
+                try:
+                    await _cancelled_once_published(world)
+                    assert broken or world.space._map.statistics().unsettled, "nothing drains"
+                finally:
+                    nursery.start_soon(_let_go, world.space, [r for r in held if r is not None])
+            for numbers in self.numbered()[self.draining is not None :]:
+                nursery.start_soon(_task, world, numbers)
 
 
 def _is_prefix(some: list[int], of: list[int]) -> bool:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from aspf.race import Atomic, Cell, Lifetime, note
+from aspf import ReadWriteLock
+from aspf.race import Atomic, Cell, Lifetime, note, watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -289,3 +290,12 @@ async def misses_a_change() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow)
         nursery.start_soon(change)
+
+
+async def leaks() -> None:
+    """Release a lock after a nursery, which is never reached if all is cancelled."""
+    lock = watch(ReadWriteLock(), name="lock")
+    await lock.acquire_read()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 1)
+    lock.release_read()

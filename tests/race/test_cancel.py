@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from race._programs import baton_lock
+from _golden import check_golden
+from race._programs import baton_lock, leaks
 
 from aspf.race import Cell, _engine as engine, check, explore, replay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+# A main task that was cancelled returns nothing.
+MAIN_CANCELLED = "None"
 
 
 def test_a_dropped_baton() -> None:
@@ -35,7 +43,7 @@ def test_a_repaired_baton() -> None:
     """A false alarm here would make the option useless."""
     found = check(two_tasks, cancel="each", schedules=1500, search="random")
     assert found.cancellations > 100
-    assert list(found.outcomes) == ["False"]
+    assert set(found.outcomes) == {"False", MAIN_CANCELLED}
 
 
 def test_woken_then_cancelled() -> None:
@@ -96,7 +104,7 @@ def test_each_checkpoint_in_turn() -> None:
             nursery.start_soon(work)
         return done
 
-    assert outcomes(program) == {repr(list(range(n))) for n in range(5)}
+    assert outcomes(program) == {repr(list(range(n))) for n in range(5)} | {MAIN_CANCELLED}
 
 
 def test_a_cancelled_access_is_not_done() -> None:
@@ -114,7 +122,85 @@ def test_a_cancelled_access_is_not_done() -> None:
             nursery.start_soon(work)
         return cell.peek(), seen
 
-    assert outcomes(program) == {"(0, [])", "(1, [1])", "(2, [1, 2])"}
+    assert outcomes(program) == {"(0, [])", "(1, [1])", "(2, [1, 2])", MAIN_CANCELLED}
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_each_checkpoint_of_the_main_task(isolated: bool) -> None:
+    """In a test the main task is the test itself: what it does not clean up would go unnoticed."""
+    seen = set()
+
+    async def program() -> list[int]:
+        done: list[int] = []
+        try:
+            for i in range(3):
+                await trio.lowlevel.checkpoint()
+                done.append(i)
+        finally:
+            seen.add((*done,))
+        return done
+
+    found = check(program, cancel="each", search="exhaustive", isolated=isolated)
+    assert seen == {(), (0,), (0, 1), (0, 1, 2)}
+    assert set(found.outcomes) == {"[0, 1, 2]", MAIN_CANCELLED}
+    assert (found.schedules, found.cancellations) == (4, 3)
+    assert found.outcomes[MAIN_CANCELLED].shortest == "aspf1:program:0,c0,0"
+
+
+def test_all_go_with_the_main_task() -> None:
+    """What ends when everything is cancelled at once is another case than one task's end."""
+    seen = set()
+
+    async def program() -> None:
+        log: list[str] = []
+
+        async def sleep(name: str) -> None:
+            try:
+                await trio.sleep(1)
+            except trio.Cancelled:
+                log.append(name)
+                raise
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sleep, "a")
+                nursery.start_soon(sleep, "b")
+        finally:
+            seen.add(frozenset(log))
+
+    check(program, cancel="each", search="exhaustive")
+    assert seen == {frozenset(each) for each in ("", "a", "b", "ab")}
+
+
+def test_a_main_task_behind_a_shield() -> None:
+    """Whose main task must go on has a way to say so; else it gets alarms that mean nothing."""
+
+    async def program() -> list[str]:
+        log: list[str] = []
+
+        async def sleep() -> None:
+            await trio.sleep(1)
+            log.append("slept")
+
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sleep)
+            await trio.lowlevel.checkpoint()
+        return log
+
+    assert outcomes(program) == {"['slept']", "[]"}
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_failure_of_a_cancelled_main_task(isolated: bool) -> None:
+    """The report must say that it was the main task, and its token must repeat that."""
+    found = explore(leaks, cancel="each", minimise=True, isolated=isolated)
+    check_golden(GOLDEN / "cancelled-main.txt", str(found).replace("; many schedules a run", ""))
+    (failure,) = found.failures
+    again = replay(leaks, failure.token)
+    assert again is not None
+    assert again.diagram == failure.diagram
+    assert again.token == failure.token
 
 
 def test_shields() -> None:
@@ -138,7 +224,7 @@ def test_shields() -> None:
         return log
 
     whole = ["out", "not cancelled", "end"]
-    assert outcomes(program) == {repr(whole[:n]) for n in (1, 2, 3)}
+    assert outcomes(program) == {repr(whole[:n]) for n in (1, 2, 3)} | {MAIN_CANCELLED}
 
 
 def test_children_go_with_their_parent() -> None:
@@ -168,6 +254,7 @@ def test_children_go_with_their_parent() -> None:
         "['child', 'parent']",
         "['child cancelled', 'parent']",
         "['child cancelled']",
+        MAIN_CANCELLED,
     }
 
 
@@ -184,7 +271,7 @@ def test_starting_tasks_are_left_alone() -> None:
             return await nursery.start(service)
 
     found = check(program, cancel="each", search="exhaustive")
-    assert list(found.outcomes) == ["3"]
+    assert set(found.outcomes) == {"3", MAIN_CANCELLED}
     assert found.cancellations
 
 
@@ -218,6 +305,7 @@ def test_idle_and_deadlocked_nodes_offer_cancellations() -> None:
         "deadlock: stuck waits for Event.wait",
         "['idle', 'slept', 'late']",
         "['idle', 'slept']",
+        MAIN_CANCELLED,
     }
 
 

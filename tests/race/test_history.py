@@ -296,6 +296,56 @@ def test_a_block_that_raises_is_not_checked() -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("sleepers", [1, 2])
+def test_a_block_that_is_cancelled_is_checked(sleepers: int) -> None:
+    """With ``cancel="each"`` the test itself is cancelled: a wrong answer before that would pass."""
+
+    async def main() -> None:
+        with trio.CancelScope() as scope, linearizable(Register) as history:
+            history.watch(_at(3)).read()
+            scope.cancel()
+            async with trio.open_nursery() as nursery:
+                for _ in range(sleepers):
+                    nursery.start_soon(trio.sleep, 1)
+
+    with pytest.raises(NotLinearizable, match="read"):
+        trio.run(main)
+
+
+def test_a_block_that_is_cancelled_before_anything_is_watched() -> None:
+    """Broken if a cancellation that comes early were reported as a misspelt method."""
+
+    async def program() -> str:
+        with linearizable(Register) as history:
+            await checkpoint()
+            history.watch(Register())
+        return "whole"
+
+    found = explore(program, cancel="each", stop_on_failure=False, search="exhaustive")
+    assert set(found.outcomes) == {"'whole'", "None"}
+
+
+def test_a_group_with_an_error_in_it_is_not_checked() -> None:
+    """Broken if what went wrong in a nursery were hidden because something was cancelled too."""
+
+    async def fail() -> None:
+        try:
+            await checkpoint()
+        finally:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        with trio.CancelScope() as scope, linearizable(Register) as history:
+            history.watch(_at(3)).read()
+            scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                nursery.start_soon(trio.sleep, 1)
+
+    with pytest.raises(ExceptionGroup, match="nursery"):
+        trio.run(main)
+
+
 def test_mistakes_are_named() -> None:
     """Broken if a misspelt method made a check that never fails."""
     with pytest.raises(ValueError, match="cancelled='no': expected 'maybe' or 'never'"):

@@ -222,10 +222,12 @@ async def filling(make: Callable[[], Any]) -> None:
 
 
 async def together(history: History, *tasks: Callable[[], Awaitable[object]]) -> None:
-    async with trio.open_nursery() as nursery:
-        for number, task in enumerate(tasks):
-            nursery.start_soon(task, name=f"task {number}")
-    history.check()
+    try:
+        async with trio.open_nursery() as nursery:
+            for number, task in enumerate(tasks):
+                nursery.start_soon(task, name=f"task {number}")
+    finally:  # also when all of them were cancelled at once
+        history.check()
 
 
 def anyio_channel() -> Any:

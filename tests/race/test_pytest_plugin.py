@@ -706,6 +706,59 @@ def test_async_fixtures_are_fresh_in_every_schedule(
     result.assert_outcomes(passed=2, warnings=0)
 
 
+@MODES
+@pytest.mark.parametrize("isolated", [True, False])
+def test_the_test_is_cancelled_and_not_its_fixtures(
+    run: Callable[..., pytest.RunResult], mode: tuple[str, ...], isolated: bool
+) -> None:
+    """What a test leaves behind when it is cancelled would be blamed on its fixtures."""
+    result = run(
+        f"""
+made = []
+
+@pytest.fixture
+async def connection():
+    made.append([])
+    await trio.lowlevel.checkpoint()
+    yield made[-1]
+    await trio.lowlevel.checkpoint()
+    made[-1].append("closed")
+
+@pytest.mark.race(search="exhaustive", cancel="each", isolated={isolated}, minimise=False)
+async def test_it(connection):
+    try:
+        await trio.lowlevel.checkpoint()
+        connection.append("used")
+    except trio.Cancelled:
+        connection.append("cancelled")
+        raise
+
+def test_after():
+    assert made == [["used", "closed"], ["cancelled", "closed"]]
+""",
+        *mode,
+    )
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_test_without_fixtures_is_cancelled(run: Callable[..., pytest.RunResult]) -> None:
+    """Each test would have to mark itself, and one that doesn't would pass untried."""
+    result = run("""
+@pytest.mark.race(cancel="each")
+async def test_it():
+    try:
+        await trio.lowlevel.checkpoint()
+    except trio.Cancelled:
+        raise ValueError("cancelled in the test") from None
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *ValueError: cancelled in the test", "replay: pytest *=aspf2:test_it:*c0,0"]
+    )
+
+
 def test_fixtures_may_have_parameters_finalizers_and_a_class(
     run: Callable[..., pytest.RunResult],
 ) -> None:

@@ -206,7 +206,8 @@ def test_a_system_task_that_may_stay(options: dict[str, Any]) -> None:
         return 1
 
     found = explore(program, search="exhaustive", stop_on_failure=False, **options)
-    assert (found.verdict, [*found.outcomes]) == ("holds", ["1"])
+    returned = {"1", "None"} if options == {"cancel": "each"} else {"1"}
+    assert (found.verdict, {*found.outcomes}) == ("holds", returned)
     assert found.schedules > 1
     assert replay(program, found.outcomes["1"].token) is None
 
@@ -300,6 +301,7 @@ def test_a_system_task_that_takes_its_time(
 
     async def program() -> None:
         done, cell = trio.Event(), Cell(0, "cell")
+        may_stay("steps")
         trio.lowlevel.spawn_system_task(steps, 100, done)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(done.wait)

@@ -7,10 +7,12 @@ import shlex
 import pytest
 from hypothesis import given, strategies as st
 
+from aspf.race._actions import cancellation
 from aspf.race._settings import LEVELS
 from aspf.race._token import Token, format_token, parse_token, safe_name
 
-actions = st.lists(st.integers(-5, 5), max_size=30)
+cancellations = st.builds(cancellation, st.integers(0, 3), st.integers(0, 3))
+actions = st.lists(st.integers(-5, 5) | cancellations, max_size=30)
 
 
 @given(st.text(), actions, st.booleans(), st.sampled_from(LEVELS))
@@ -31,8 +33,8 @@ def test_a_shell_leaves_it_alone(name: str, actions: list[int], level: str) -> N
 
 def test_periods() -> None:
     """One period a run of steps; cancellations and jumps of the clock one each."""
-    token = format_token("a b", [0, 1, 1, 1, 2, ~1, ~0, ~0, 12], open_ended=True)
-    assert token == "aspf1:a-b:0,1x3,2,c1,t,t,12,+"
+    token = format_token("a b", [0, 1, 1, 1, 2, ~1, cancellation(0), ~0, ~0, 12], open_ended=True)
+    assert token == "aspf1:a-b:0,1x3,2,c1,c0,t,t,12,+"
     assert format_token("a", [0, 1], level="contract") == "aspf1:a:level=contract:0,1"
 
 
@@ -45,7 +47,8 @@ def test_periods() -> None:
         ("aspf1:0,1", "no replay token"),
         ("aspf1:x:0,y", "'y' is no step; expected 1, 1x4, c1 or t; in the replay token"),
         ("aspf1:x:0,1x0", "'1x0'"),
-        ("aspf1:x:c0", "'c0'"),
+        ("aspf1:x:c", "'c'"),
+        ("aspf1:x:c0.0", "'c0.0'"),
         ("aspf1:x:+,0", r"'\+'"),
         ("aspf1:x:0,,1", "''"),
         ("aspf1:x:level=lax:0", "'level=lax' in the replay token"),

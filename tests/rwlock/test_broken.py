@@ -88,7 +88,7 @@ WRITERS_DOWNGRADE = partial(meet, who="rww", downgrade=True)
         (WakesTheWrongWaiter, TWO_WRITERS, False, 40, "does not hold the lock"),
         (PutsBeforeTheUse, ONE_EACH, False, 3, "a writer came in to a reader"),
         (SettlesOutOfOrder, take_turns, False, 1, "the readers wait for another writer"),
-        (SwallowsTheCancellation, TWO_READERS, True, 8, "does not hold the lock"),
+        (SwallowsTheCancellation, TWO_READERS, True, 20, "does not hold the lock"),
         (DowngradesInTwoSteps, WRITERS_DOWNGRADE, False, 100, ""),
         (ForgetsTheEvent, TWO_READERS, True, 100, ""),
     ],
