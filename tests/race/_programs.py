@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from aspf import ReadWriteLock
 from aspf.race import Atomic, Cell, Lifetime, note, watch
 
 if TYPE_CHECKING:
@@ -294,8 +293,8 @@ async def misses_a_change() -> None:
 
 async def leaks() -> None:
     """Release a lock after a nursery, which is never reached if all is cancelled."""
-    lock = watch(ReadWriteLock(), name="lock")
-    await lock.acquire_read()
+    lock = watch(trio.Lock(), name="lock")
+    await lock.acquire()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep, 1)
-    lock.release_read()
+    lock.release()

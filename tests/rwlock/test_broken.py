@@ -85,7 +85,7 @@ WRITERS_DOWNGRADE = partial(meet, who="rww", downgrade=True)
     ("broken", "program", "cancel", "within", "what"),
     [
         (DropsTheRecheck, ONE_EACH, False, 4, "a writer came in to a reader"),
-        (WakesTheWrongWaiter, TWO_WRITERS, False, 40, "does not hold the lock"),
+        (WakesTheWrongWaiter, TWO_WRITERS, False, 40, "left behind: (0, 'writer 2'"),
         (PutsBeforeTheUse, ONE_EACH, False, 3, "a writer came in to a reader"),
         (SettlesOutOfOrder, take_turns, False, 1, "the readers wait for another writer"),
         (SwallowsTheCancellation, TWO_READERS, True, 20, "does not hold the lock"),
