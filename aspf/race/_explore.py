@@ -339,7 +339,7 @@ def explore(
             in the same ways, and return the same; see `Minimal`. It takes at most 500 more runs
             for each. When *seconds* are over, it ends with the shortest so far, and says so.
         weakest: At the end look for the failures at the weaker levels too, in 200 schedules at
-            most for each level, until one doesn't show them; see `Failure.level`. When *seconds*
+            most for each level, until one can't show them; see `Failure.level`. When *seconds*
             are over, each level is given one schedule only.
         progress: Called between two runs, about ten times a second; what it raises ends the
             exploration.

@@ -1,7 +1,8 @@
 """How tame a scheduler shows a failure: it is looked for again, one level further down each time.
 
-What is possible at a level is possible at each one above, so the first level at which a failure
-isn't found ends its search. All failures are looked for at the same time: the cost is that of one
+What is possible at a level is possible at each one above, so where a search has come to its end
+without a failure, that needn't be looked for further down. Where it has not, it is: the tamer level
+has fewer schedules, and may show it nonetheless. All failures are looked for at the same time: the cost is that of one
 search for each level, however many there are.
 """
 
@@ -33,7 +34,7 @@ STEPS: Final = 300_000
 @final
 @dataclass(frozen=True, slots=True)
 class Below:
-    """The level below the weakest that has shown a failure; there it was looked for in vain."""
+    """The level below one that has shown a failure; there, and further down, none was found."""
 
     #: Its name.
     level: str
@@ -99,6 +100,7 @@ def weakest_levels(
     """
     wanted = set(failures)
     level = order.settings.level
+    known: dict[Kind, tuple[str, Below | None]] = dict.fromkeys(failures, (level, None))
     longest = max(map(len, failures.values()), default=1)
     limit = max(FEWEST, min(MOST, STEPS // longest))
     for lower in reversed(LEVELS[: LEVELS.index(level)]):
@@ -109,9 +111,15 @@ def weakest_levels(
         below_order = replace(order, settings=settings)
         found, below = _search(program, wanted, below_order, limit, check=check, is_over=is_over)
         for kind in failures:
-            if kind in wanted:
-                yield (kind, lower, None) if kind in found else (kind, level, below)
-        wanted &= found
+            if kind in found:
+                known[kind] = lower, None
+            elif known[kind] == (level, None):
+                known[kind] = level, below
+            else:
+                continue
+            yield kind, *known[kind]
+        if below.exhausted or below.refused or is_over():
+            wanted &= found
         level = lower
 
 

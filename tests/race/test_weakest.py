@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def orders(*bad: str, steps: int = 2) -> Callable[[], Awaitable[object]]:
+def orders(*bad: str, steps: int = 2, says: str = "") -> Callable[[], Awaitable[object]]:
     """Three tasks of some steps each; some orders of them fail."""
 
     async def program() -> None:
@@ -42,7 +42,7 @@ def orders(*bad: str, steps: int = 2) -> Callable[[], Awaitable[object]]:
             for name in "abc":
                 nursery.start_soon(work, name)
         if "".join(order) in bad:
-            raise AssertionError("".join(order))
+            raise AssertionError(says or "".join(order))
 
     return program
 
@@ -85,6 +85,14 @@ def test_impossible_is_said_of_an_exhausted_search_only() -> None:
     assert line_of(failure) == "level: free; not found at batch in 200 schedules"
     assert failure.below is not None
     assert not failure.below.exhausted
+
+
+def test_what_is_not_found_at_a_level_may_be_at_the_one_below() -> None:
+    """Two hundred of 7,776 schedules show little, those of stock are 32: the label would be wrong."""
+    bad = orders("aaaaabbbbbccccc", "abccbacbaabccba", steps=5, says="bad")
+    assert not explore(bad, level="batch", schedules=200).failures
+    failure = only(explore(bad, search="exhaustive").failures)
+    assert line_of(failure) == "level: stock, as today's trio runs it"
 
 
 def test_all_the_way_down_from_contract() -> None:

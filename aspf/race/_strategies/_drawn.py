@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from aspf.race._strategies._profile import Profile
 
 __all__ = ("Drawn",)
+
+# How many moments are supposed to offer a cancellation before there was any.
+OFFERS: Final = 16
 
 
 class Drawn(ABC):
@@ -54,7 +57,7 @@ class Drawn(ABC):
     def cancellation(self, cancellations: list[int]) -> int | None:
         """Choose one of *cancellations* if it is time to cancel something."""
         if self._cancel_at is None:
-            offers = self._profile.known.offers
+            offers = self._profile.known.offers or OFFERS
             self._cancel_at = self._below(offers + offers // 4 + 1)
         if self._profile.offers_so_far > self._cancel_at:
             return cancellations[self._below(len(cancellations))]

@@ -29,8 +29,8 @@ class Known:
     choices: int = 1
     #: The most steps in a run, and what is supposed before there was any.
     longest: int = 16
-    #: The most moments in a run at which something could have been cancelled; likewise.
-    offers: int = 16
+    #: The most moments in a run at which something could have been cancelled.
+    offers: int = 0
     #: By task, the most steps in a run.
     steps: dict[Place, int] = field(default_factory=dict)
 
