@@ -370,6 +370,12 @@ def test_random_cancels_at_every_length() -> None:
     assert 0 < found.cancellations < found.schedules == 200
 
 
+def test_a_short_program_is_cancelled_as_often_as_a_long_one() -> None:
+    """Were its one checkpoint one of many moments, most schedules would try nothing."""
+    found = explore(trio.lowlevel.checkpoint, search="random", cancel="each", schedules=200)
+    assert found.cancellations > 60
+
+
 def test_a_part_that_the_program_cannot_repeat() -> None:
     """Another process has found it; a program that behaves otherwise here is named."""
     search = Exhaustive(reduce=False, tree=Tree((0, 7), {}))
