@@ -34,10 +34,11 @@ may not overtake a task that can run more than `OVERTAKINGS` times before that t
 program with a task that does something every second would have infinitely many schedules.
 
 A cancellation acts on a `trio.CancelScope`: one that the program has marked with `may_cancel`, or
-one that is put around each task when it is spawned (``cancel="each"``). Around the main task that is
-around all that the program does, but for what `Schedule.main_scope` leaves out. A scope's *members* are the tasks that stand inside it: the one that entered it, and the tasks in nurseries
-that were opened inside it, and so on. What is offered is enough to reach every behaviour, and no
-more where that is easy to prove:
+one that is put around each task when it is spawned (``cancel="each"``); that of the main task is
+around the whole program, but for what `Schedule.main_scope` leaves out. A scope's *members* are the
+tasks that stand inside it: the one that entered it, and the tasks in nurseries that were opened
+inside it, and so on. What is offered is enough to reach every behaviour, and no more where that is
+easy to prove:
 
 - A scope that has not been entered, or has been left, isn't cancelled: nobody could notice. So a
   task that has not run yet is offered at its first checkpoint. Nor is a scope inside another one

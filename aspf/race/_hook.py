@@ -95,6 +95,10 @@ class Hook(Protocol):
         To be called in the main task's first step: until then it is around the whole task.
         """
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has failed or was given up, and is only torn down any more."""
+
     def interrupt(self) -> None:
         """End the run at its next choice; somebody at the keyboard, or a time-out, wants it."""
 

@@ -1,9 +1,9 @@
 """How tame a scheduler shows a failure: it is looked for again, one level further down each time.
 
-What is possible at a level is possible at each one above, so where a search has come to its end
-without a failure, that needn't be looked for further down. Where it has not, it is: the tamer level
-has fewer schedules, and may show it nonetheless. All failures are looked for at the same time: the cost is that of one
-search for each level, however many there are.
+What is possible at a level is possible at each one above. So a failure that a level can't show, of
+which every schedule was tried, isn't looked for further down; one that wasn't found in some of them
+is, since a tamer level has fewer schedules and may show it nonetheless. All failures are looked for
+at the same time: the cost is that of one search for each level, however many there are.
 """
 
 from __future__ import annotations

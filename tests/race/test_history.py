@@ -325,6 +325,20 @@ def test_a_block_that_is_cancelled_before_anything_is_watched() -> None:
     assert set(found.outcomes) == {"'whole'", "None"}
 
 
+def test_a_schedule_that_is_torn_down_is_not_checked() -> None:
+    """A run without an end would be checked when it is given up, which takes as good as for ever."""
+    asked: list[Call] = []
+
+    async def program() -> None:
+        with linearizable(Register, partition=asked.append) as history:
+            history.watch(Register()).read()
+            await trio.sleep_forever()
+
+    (failure,) = explore(program).failures
+    assert failure.kind == "deadlock"
+    assert not asked
+
+
 def test_a_group_with_an_error_in_it_is_not_checked() -> None:
     """Broken if what went wrong in a nursery were hidden because something was cancelled too."""
 
