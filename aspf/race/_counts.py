@@ -6,6 +6,7 @@ import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
+from aspf.race._raised import in_one_line
 from aspf.race._record import without_addresses
 
 if TYPE_CHECKING:
@@ -109,12 +110,5 @@ def _summary(schedule: Schedule) -> str:
         return f"task left when the main task has ended: {left}"
     if schedule.verdict == "pruned":
         return "the cancellation is delivered elsewhere"
-    return _describe_error(schedule.error)
-
-
-def _describe_error(error: BaseException | None) -> str:
-    """Say what was raised, in one line; what a nursery wrapped comes out of its group."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_describe_error(inner) for inner in error.exceptions)
-    text = without_addresses(str(error)).partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    assert schedule.error is not None
+    return in_one_line(schedule.error)

@@ -89,6 +89,7 @@ from aspf.race._footprint import NOTHING, OF_A_THING, Footprint, touch_of
 from aspf.race._frames import is_library, is_ours, place_of
 from aspf.race._periods import plain
 from aspf.race._primitives import number_of_outsider
+from aspf.race._raised import leaves_of
 from aspf.race._record import name_of
 from aspf.race._runner import Clock, close, drive, make_runner, spin
 from aspf.race._timers import Deadlines, is_noticed, is_quiet, is_shielded, members, outermost
@@ -567,7 +568,9 @@ class Schedule:
         if self._runner.main_task is None:  # trio could not make a task of the program
             assert error is not None
             raise error
-        if self._is_interrupted or _has_interrupt(error):
+        if self._is_interrupted or (
+            error is not None and any(isinstance(e, KeyboardInterrupt) for e in leaves_of(error))
+        ):
             raise KeyboardInterrupt
         if isinstance(self.error, NotDeterministic | ReplayDiverged):
             raise self.error
@@ -1422,12 +1425,6 @@ def _is_of_the_program(task: trio.lowlevel.Task) -> bool:
     """Tell whether a system task is none of trio's, nor of a library that is trio's user."""
     frame = getattr(task.coro, "cr_frame", None)
     return frame is not None and not is_library(frame)
-
-
-def _has_interrupt(error: BaseException | None) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(_has_interrupt(inner) for inner in error.exceptions)
-    return isinstance(error, KeyboardInterrupt)
 
 
 async def _cancellable(coro: Awaitable[Any], scope: trio.CancelScope) -> Any:

@@ -35,6 +35,7 @@ from aspf.race._limits import Limits
 from aspf.race._minimal import NOT_TRIED, Minimal, minimal_of
 from aspf.race._minimise import minimise as minimise_schedule
 from aspf.race._part import Done, run_part
+from aspf.race._raised import behind, in_one_line
 from aspf.race._record import Trace
 from aspf.race._recording import Recording
 from aspf.race._retrace import Recall, Retrace, raise_if_diverged
@@ -927,6 +928,8 @@ def _diagnose(name: str, number: int, run: _Run) -> Failure:
     elif recording.verdict == "task left":
         lines = ["task left: the main task has ended, and not all that the program started"]
         lines += (f"  {task}" for task in schedule.left)
+    if schedule.error is not None:
+        lines += (f"  after {in_one_line(each)}" for each in behind(schedule.error))
     diagram = recording.diagram
     return Failure(
         kind=recording.verdict,

@@ -13,6 +13,7 @@ from aspf._errors import NotLinearizable
 from aspf.race import _hook
 from aspf.race._diagram import Row, draw
 from aspf.race._linearize import Call, Linearization, linearize
+from aspf.race._raised import is_cancelled
 from aspf.race._record import name_of
 
 if TYPE_CHECKING:
@@ -266,16 +267,10 @@ def linearizable(
         yield history
     except BaseException as error:
         is_torn_down = _hook.current is not None and _hook.current.is_over
-        if _is_cancelled(error) and not is_torn_down:
+        if is_cancelled(error) and not is_torn_down:
             history._check_calls()  # perhaps before all that the model is of was watched
         raise
     history.check()
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
 
 
 class _Watched:

@@ -25,14 +25,15 @@ import trio
 from trio.testing import MockClock
 
 from aspf.race import _hook
+from aspf.race._raised import leaves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
     import pytest
 
-__all__ = ("FixtureGraph", "VirtualClock", "leaves_of")
+__all__ = ("FixtureGraph", "VirtualClock")
 
 
 @final
@@ -310,15 +311,6 @@ def _is_nursery(name: str, value: object) -> bool:
 
 def _is_cancelled(error: BaseException) -> bool:
     return any(isinstance(leaf, trio.Cancelled) for leaf in leaves_of(error))
-
-
-def leaves_of(error: BaseException) -> Iterator[BaseException]:
-    """Unpack groups."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves_of(inner)
-    else:
-        yield error
 
 
 def _both(error: BaseException, other: BaseException) -> BaseException:

@@ -41,7 +41,8 @@ from aspf._errors import (
 from aspf.race._explore import explore, replay
 from aspf.race._interrupts import interruptible
 from aspf.race._kept import Keyed, is_reference
-from aspf.race._pytest_fixtures import FixtureGraph, leaves_of
+from aspf.race._pytest_fixtures import FixtureGraph
+from aspf.race._raised import behind, leaves_of
 from aspf.race._token import parse_token, safe_name
 
 if TYPE_CHECKING:
@@ -415,7 +416,8 @@ def _obey(error: BaseException | None) -> None:
 
 def _for_pytest(item: pytest.Function, failure: Failure) -> Failure:
     """Say where the test raised, and how to repeat that from the shell."""
-    raised = [] if failure.error is None else [*leaves_of(failure.error)]
+    error = failure.error
+    raised = [] if error is None else [*leaves_of(error), *behind(error)]
     where = "".join(map(_traceback, raised))
     # Where pytest was started, the path may be another than seen from its root.
     path = os.path.relpath(item.path, item.config.invocation_params.dir)

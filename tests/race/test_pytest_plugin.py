@@ -143,6 +143,23 @@ async def test_it():
     result.stdout.no_fnmatch_line("*_explore.py*")
 
 
+def test_the_error_before_an_error_is_shown(run: Callable[..., pytest.RunResult]) -> None:
+    """A check in a ``finally:`` would hide what really went wrong, and where."""
+    result = run("""
+@pytest.mark.race(minimise=False)
+async def test_it():
+    is_done = False
+    try:
+        raise ValueError("first")
+    finally:
+        assert is_done, "second"
+""")
+
+    result.stdout.fnmatch_lines(
+        ["AssertionError: second", "  after ValueError: first", "E *second", "E *ValueError: first"]
+    )
+
+
 def test_an_error_may_come_from_no_line_of_the_test(run: Callable[..., pytest.RunResult]) -> None:
     """The report would show the inside of the explorer, or say that something is hidden."""
     result = run("""
