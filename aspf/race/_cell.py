@@ -79,7 +79,7 @@ class Lifetime:
             if _hook.recorder is not None:
                 _hook.recorder.line(f"{name}: *** use after free of {self.name}")
             if _hook.current is not None:
-                _hook.current.use_after_free(error)
+                _hook.current.fail(error)
             raise error
 
     def __repr__(self) -> str:

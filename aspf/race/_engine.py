@@ -22,7 +22,9 @@ these, `Schedule._next_with_care` for all others. A search that doesn't ask what
 What may happen next is an *action*, an int:
 
 - A task runs from its scheduling point to its next. Tasks are numbered in the order of their
-  creation, the main task is 0. System tasks go first and are never a choice.
+  creation, the main task is 0. Two tasks are trio's own and never a choice, they go first: the one
+  that the run begins and ends with, and that of `TrioToken.run_sync_soon`. System tasks that the
+  program starts are tasks like all others; trio cancels them when the main task has ended.
 - A scope is cancelled, which happens at most once in a run.
 - `TIME`: the clock jumps to the next deadline, which passes, or who waited for idleness wakes.
   Where neither is to be expected and only a cancellation could help, it is the deadlock. Of several
@@ -96,7 +98,7 @@ from aspf.race._timers import Deadlines, is_noticed, is_quiet, is_shielded, memb
 from aspf.race._watch import unrest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 
     from aspf.race._cell import Cell
     from aspf.race._settings import Settings
@@ -110,7 +112,7 @@ _NONE: Final[frozenset[int]] = frozenset()
 TEARDOWN_STEPS: Final = 10_000
 # trio's first task, and the one for `run_sync_soon`.
 TASKS_OF_TRIO: Final = 2
-# How many steps of system tasks there may be between two of the program's other tasks.
+# How many steps of trio's own tasks there may be between two of the program's.
 SYSTEM_STEPS: Final = 1000
 # And how many when nobody else can do anything, before that is taken for an endless loop.
 SYSTEM_STEPS_ALONE: Final = 10_000
@@ -220,6 +222,7 @@ class Strand:
         "parent",
         "pending",
         "point",
+        "service",
         "sleeps_on",
         "task",
     )
@@ -235,8 +238,11 @@ class Strand:
         self.task = task
         # In the order of their creation.
         self.number = len(strands)
-        # In whose nursery it was started; nobody's is the main task.
+        # In whose nursery it was started: nobody's is the main task, whose are the system tasks.
         self.parent = parent
+        # The name of the system task that it is, or lives under: those end after the main task.
+        # Empty for one that runs a function of trio's; ``None`` for all other tasks.
+        self.service: str | None = None if parent is None else parent.service
         # Who started it, and as which of the things that it made.
         self._maker = maker
         self._nth = nth
@@ -576,7 +582,7 @@ class Schedule:
             raise self.error
         if self.verdict is None:
             self._chooser.finish(self)
-            if self.error is not None:  # freed memory was touched in the very last step
+            if self.error is not None:  # it has failed in the very last step
                 self.verdict = "error"
             elif error is not None:
                 self.verdict, self.error = "error", error
@@ -635,20 +641,38 @@ class Schedule:
         return len(self._queue) + len(self._system) + len(self._ready) + len(self._waiting)
 
     def _meet(self, task: trio.lowlevel.Task) -> Strand | None:
-        """Register a task that was just spawned; ``None`` for a system task."""
+        """Register a task that was just spawned; ``None`` for one of trio's own."""
         nursery, known = task._parent_nursery, self._by_task
         parent = None if nursery is None else known.get(nursery._parent_task)
-        if task._ki_protected or (self.strands and parent is None):
-            known[task] = None
-            return None
+        is_system = False
+        if parent is None and task is not self._runner.main_task:
+            is_system = nursery is not None and nursery is self._runner.system_nursery
+            if not is_system:
+                known[task] = None
+                return None
+            parent = self.strands[0]
         strand = known[task] = Strand(task, parent, self.strands, self._running, self._count())
         self.strands.append(strand)
+        if is_system:
+            strand.service = name_of(task) if _is_of_the_program(task) else ""
+            _wrap(task, self._without_errors(task.coro))
         if self._cancel_each and self._cancel:
             scope = self._mark_task(strand)
             if strand.number > 0 or not self._is_lean:  # see `main_scope`
-                task.coro = _cancellable(task.coro, scope)  # type: ignore[assignment]
-                task._next_send_fn = task.coro.send
+                _wrap(task, _cancellable(task.coro, scope))
         return strand
+
+    async def _without_errors(self, coro: Awaitable[Any]) -> None:
+        """Run a system task. What it raises is no error of trio's, but the program's failure."""
+        try:
+            await coro
+        except BaseException as error:
+            rest: BaseException | None = error
+            if isinstance(error, BaseExceptionGroup):
+                rest = error.split(trio.Cancelled)[1]
+            if not isinstance(rest, Exception):  # but a cancellation, or what ends everything
+                raise
+            self.fail(rest)
 
     def _mark_task(self, strand: Strand) -> trio.CancelScope:
         scope = trio.CancelScope()
@@ -702,7 +726,8 @@ class Schedule:
             if self._system:
                 if self._runner.main_task_outcome is not None:
                     self._look_for_tasks()
-                if not self._has_orphans and self._system_may_go_first():
+                orphaned = self.verdict is not None and any(self._orphans())
+                if not orphaned and self._system_may_go_first():
                     self._running = None
                     return self._system.pop(0)
             if self.verdict is None:
@@ -777,38 +802,27 @@ class Schedule:
             error = error.__context__
         if self.left and error is None:
             self._end("task left")
-        elif any(strand.is_alive for strand in self.strands):
+        elif any(self._orphans()):
             self.error = error
             self._end("error")
 
-    def _tasks_left(self) -> Iterator[trio.lowlevel.Task]:
-        yield from (strand.task for strand in self.strands if strand.is_alive)
-        for task, strand in self._by_task.items():
-            if (
-                strand is None
-                and task in self._runner.tasks
-                and _is_of_the_program(task)
-                and name_of(task) not in self._may_stay
-            ):
-                yield task
+    def _tasks_left(self) -> Iterator[Strand]:
+        """Yield the tasks that still live, but for those that may outlive the main task."""
+        for strand in self.strands:
+            if strand.is_alive and strand.service != "" and strand.service not in self._may_stay:
+                yield strand
 
-    def _describe_left(self, task: trio.lowlevel.Task) -> Left:
-        what, where = _awaited(task)
+    def _describe_left(self, strand: Strand) -> Left:
+        what, where = _awaited(strand.task)
         # Whether it could go on isn't said: trio may have cancelled it already.
-        begun = getattr(task.coro, "cr_await", None) is not None
+        begun = getattr(strand.task.coro, "cr_await", None) is not None
         what = f"stands in {what}" if begun else "has not begun"
-        strand = self._by_task[task]
-        name = name_of(task) if strand is None else strand.name
-        return Left(name, what, where, self.started_at.get(task, ""))
+        return Left(strand.name, what, where, self.started_at.get(strand.task, ""))
 
-    @property
-    def _has_orphans(self) -> bool:
-        """Whether tasks must end before trio's own do, which else takes that for its own error."""
-        return (
-            self.verdict is not None
-            and self._runner.main_task_outcome is not None
-            and any(strand.is_alive for strand in self.strands)
-        )
+    def _orphans(self) -> Iterator[Strand]:
+        """Yield the tasks that must end before trio's own do, which else takes that for its error."""
+        if self._runner.main_task_outcome is not None:
+            yield from (s for s in self.strands if s.service is None and s.is_alive)
 
     def _look_back(self) -> None:
         """Judge what has just happened."""
@@ -972,9 +986,8 @@ class Schedule:
         self._touched += (member.number for member in inside if member is not None)
 
     def _deadlock(self) -> None:
-        self.sleepers = tuple(
-            _describe_sleeper(strand, self._by_task) for strand in self.strands if strand.is_alive
-        )
+        stuck = [*self._tasks_left()] or [strand for strand in self.strands if strand.is_alive]
+        self.sleepers = tuple(_describe_sleeper(strand, self._by_task) for strand in stuck)
         self._end("deadlock")
 
     # -- what the last action did ----------------------------------------------------------
@@ -1016,7 +1029,7 @@ class Schedule:
         task = self.strands[number].task
         if task in self._runner.tasks or task.parent_nursery is None:
             return None
-        parent = self._by_task[task.parent_nursery.parent_task]
+        parent = self._by_task.get(task.parent_nursery.parent_task)
         return None if parent is None else parent.number
 
     def place_of(self, strand: Strand) -> str:
@@ -1246,7 +1259,7 @@ class Schedule:
         self._marks.remove(main.marks[0])
         return self._mark_task(main)
 
-    def use_after_free(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the schedule after this step: what the task does about it doesn't matter."""
         if self.verdict is None and self.error is None:
             self.error = error
@@ -1265,9 +1278,7 @@ class Schedule:
             f"task {name!r} called {what}{place}, whose result no schedule can repeat; "
             "give the program a stand-in that stays within its tasks"
         )
-        if self.verdict is None:
-            self.error = error
-            self._needs_care = True
+        self.fail(error)
         return error
 
     # -- the end ---------------------------------------------------------------------------
@@ -1312,19 +1323,20 @@ class Schedule:
             # That of a system task, which trio cancels now.
             assert self._runner.system_nursery is not None
             self._unshield(self._runner.system_nursery._cancel_status)
-            self._collect()
+            numbers = self._able_in_teardown()
             if self._system:
                 return self._system.pop(0)
         if not numbers or self._teardown_steps > TEARDOWN_STEPS:
             self._give_up()
-        return self._take(min(numbers))
+        # Nobody has cancelled a system task while the main task lives: it may go on and on.
+        return self._take(min(numbers, key=lambda n: (self.strands[n].service is not None, n)))
 
     def _able_in_teardown(self) -> list[int]:
         self._collect()
         return self._ready or [n for n in self._waiting if self.strands[n].holds()]
 
     def _give_up(self) -> None:
-        left = ", ".join(repr(self._describe_left(task).name) for task in self._tasks_left())
+        left = ", ".join(repr(strand.name) for strand in self._tasks_left())
         raise TeardownStuck(
             f"the schedule is over ({self.verdict}), but being cancelled did not end its tasks {left} within "
             f"{self._teardown_steps} steps; let every trio.Cancelled pass, and let no wait refuse it"
@@ -1425,6 +1437,12 @@ def _is_of_the_program(task: trio.lowlevel.Task) -> bool:
     """Tell whether a system task is none of trio's, nor of a library that is trio's user."""
     frame = getattr(task.coro, "cr_frame", None)
     return frame is not None and not is_library(frame)
+
+
+def _wrap(task: trio.lowlevel.Task, coro: Coroutine[Any, Any, Any]) -> None:
+    """Let a task that has not begun run something around what it would."""
+    task.coro = coro  # type: ignore[assignment]
+    task._next_send_fn = coro.send
 
 
 async def _cancellable(coro: Awaitable[Any], scope: trio.CancelScope) -> Any:

@@ -71,8 +71,8 @@ class Hook(Protocol):
     def point(self, name: str) -> Awaitable[None]:
         """Wait for the task's turn to go on from a point of the program's own."""
 
-    def use_after_free(self, error: BaseException) -> None:
-        """Take note that the running task touched freed memory, whatever it does about it."""
+    def fail(self, error: BaseException) -> None:
+        """Take note that the program has failed, whatever the running task does about it."""
 
     def name_of(self, task: trio.lowlevel.Task) -> str:
         """Say what diagrams call a task."""
