@@ -986,9 +986,12 @@ class Schedule:
         self._touched += (member.number for member in inside if member is not None)
 
     def _deadlock(self) -> None:
-        stuck = [*self._tasks_left()] or [strand for strand in self.strands if strand.is_alive]
-        self.sleepers = tuple(_describe_sleeper(strand, self._by_task) for strand in stuck)
+        self.sleepers = tuple(_describe_sleeper(s, self._by_task) for s in self._stuck())
         self._end("deadlock")
+
+    def _stuck(self) -> list[Strand]:
+        """List who lives and should not, or else who lives."""
+        return [*self._tasks_left()] or [strand for strand in self.strands if strand.is_alive]
 
     # -- what the last action did ----------------------------------------------------------
 
@@ -1336,7 +1339,7 @@ class Schedule:
         return self._ready or [n for n in self._waiting if self.strands[n].holds()]
 
     def _give_up(self) -> None:
-        left = ", ".join(repr(strand.name) for strand in self._tasks_left())
+        left = ", ".join(repr(strand.name) for strand in self._stuck())
         raise TeardownStuck(
             f"the schedule is over ({self.verdict}), but being cancelled did not end its tasks {left} within "
             f"{self._teardown_steps} steps; let every trio.Cancelled pass, and let no wait refuse it"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
 # A main task that was cancelled returns nothing.
 MAIN_CANCELLED = "None"
 

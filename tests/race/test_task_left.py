@@ -240,7 +240,10 @@ async def sleep_on() -> None:
 
 
 @pytest.mark.parametrize("sleep", [sleep_again, sleep_on])
-def test_a_system_task_that_refuses_to_end(sleep: Callable[[], Awaitable[None]]) -> None:
+@pytest.mark.parametrize("stays", ["refuse", "nobody"])
+def test_a_system_task_that_refuses_to_end(
+    sleep: Callable[[], Awaitable[None]], stays: str
+) -> None:
     """Nobody would know which task it is that holds the exploration up."""
 
     async def refuse() -> None:
@@ -249,6 +252,7 @@ def test_a_system_task_that_refuses_to_end(sleep: Callable[[], Awaitable[None]])
                 await sleep()
 
     async def program() -> None:
+        may_stay(stays)
         trio.lowlevel.spawn_system_task(refuse)
         await trio.lowlevel.checkpoint()
 
