@@ -1322,13 +1322,11 @@ class Schedule:
             # Clean-up code has opened a shield of its own and sleeps in it.
             self._unshield(self._main_nursery._cancel_status)
             numbers = self._able_in_teardown()
-        if not (numbers or self._system) and self._runner.main_task_outcome is not None:
+        if not numbers and self._runner.main_task_outcome is not None:
             # That of a system task, which trio cancels now.
             assert self._runner.system_nursery is not None
             self._unshield(self._runner.system_nursery._cancel_status)
             numbers = self._able_in_teardown()
-            if self._system:
-                return self._system.pop(0)
         if not numbers or self._teardown_steps > TEARDOWN_STEPS:
             self._give_up()
         # Nobody has cancelled a system task while the main task lives: it may go on and on.
