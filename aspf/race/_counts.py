@@ -98,9 +98,11 @@ def _summary(schedule: Schedule) -> str:
         stuck = [s for s in schedule.sleepers if not s.awaits_children] or schedule.sleepers
         what = "; ".join(f"{sleeper.name} waits for {sleeper.what}" for sleeper in stuck)
         return f"deadlock: {what}"
-    if schedule.spinning and schedule.verdict == "livelock?":
-        names = " and ".join(schedule.spinning)
-        return f"nobody can run but a system task that never rests, {names}: perhaps a livelock"
+    if schedule.is_calling and schedule.verdict == "livelock?":
+        return (
+            "nobody can run, and the calls by TrioToken.run_sync_soon go on and on: "
+            "perhaps a livelock"
+        )
     if schedule.verdict == "livelock?":
         return f"no end within {len(schedule.actions)} steps: perhaps a livelock"
     if schedule.verdict == "leak":

@@ -113,9 +113,9 @@ TEARDOWN_STEPS: Final = 10_000
 # trio's first task, and the one for `run_sync_soon`.
 TASKS_OF_TRIO: Final = 2
 # How many steps of trio's own tasks there may be between two of the program's.
-SYSTEM_STEPS: Final = 1000
+TRIOS_STEPS: Final = 1000
 # And how many when nobody else can do anything, before that is taken for an endless loop.
-SYSTEM_STEPS_ALONE: Final = 10_000
+TRIOS_STEPS_ALONE: Final = 10_000
 # How many jumps of the clock a task that can run may be late.
 OVERTAKINGS: Final = 3
 
@@ -362,13 +362,13 @@ class Schedule:
         "_settings",
         "_started",
         "_stepped",
-        "_system",
-        "_system_began",
-        "_system_steps",
         "_teardown_steps",
         "_things",
         "_thread",
         "_touched",
+        "_trios",
+        "_trios_began",
+        "_trios_steps",
         "_undelivered",
         "_unknown",
         "_waiting",
@@ -378,13 +378,13 @@ class Schedule:
         "_writes",
         "actions",
         "error",
+        "is_calling",
         "labels",
         "left",
         "level",
         "program",
         "result",
         "sleepers",
-        "spinning",
         "started_at",
         "strands",
         "time_was_a_choice",
@@ -442,7 +442,8 @@ class Schedule:
         self._marks: list[Mark] = []  # without those that were left
         self._watched: list[Watched] = []
         self._by_task: dict[trio.lowlevel.Task, Strand | None] = {}
-        self._system: list[trio.lowlevel.Task] = []
+        # Those of trio's own tasks that can run.
+        self._trios: list[trio.lowlevel.Task] = []
         # Invariant: a queued task's number is in exactly one of these two lists.
         self._ready: list[int] = []
         self._waiting: list[int] = []
@@ -483,9 +484,9 @@ class Schedule:
         # The names of the system tasks that may outlive the main task.
         self._may_stay: tuple[str, ...] = ()
         # Before which action, and how many since.
-        self._system_began, self._system_steps = -1, 0
-        # The system tasks of a ``"livelock?"`` in which nobody else could run.
-        self.spinning: tuple[str, ...] = ()
+        self._trios_began, self._trios_steps = -1, 0
+        # Whether in a ``"livelock?"`` nobody could do anything but `TrioToken.run_sync_soon`.
+        self.is_calling = False
 
     # -- running ---------------------------------------------------------------------------
 
@@ -617,7 +618,7 @@ class Schedule:
             if strand is None:
                 strand = self._meet(task)
                 if strand is None:
-                    self._system.append(task)
+                    self._trios.append(task)
                     self._needs_care = True
                     continue
                 if self._follows_steps:
@@ -638,7 +639,7 @@ class Schedule:
     @property
     def runnable(self) -> int:
         """How many tasks trio would call runnable."""
-        return len(self._queue) + len(self._system) + len(self._ready) + len(self._waiting)
+        return len(self._queue) + len(self._trios) + len(self._ready) + len(self._waiting)
 
     def _meet(self, task: trio.lowlevel.Task) -> Strand | None:
         """Register a task that was just spawned; ``None`` for one of trio's own."""
@@ -716,20 +717,20 @@ class Schedule:
 
     def _next_with_care(self) -> trio.lowlevel.Task:
         self._needs_care = (
-            not self._is_plain or bool(self._system or self._waiting or self._marks) or self.is_over
+            not self._is_plain or bool(self._trios or self._waiting or self._marks) or self.is_over
         )
         while True:
             if self._deadlines.pending:
                 self._deadlines.expire(self._clock.now)
             if self._queue:
                 self._collect()
-            if self._system:
+            if self._trios:
                 if self._runner.main_task_outcome is not None:
                     self._look_for_tasks()
                 orphaned = self.verdict is not None and any(self._orphans())
-                if not orphaned and self._system_may_go_first():
+                if not orphaned and self._trios_may_go_first():
                     self._running = None
-                    return self._system.pop(0)
+                    return self._trios.pop(0)
             if self.verdict is None:
                 self._look_back()
             if self.verdict is not None:
@@ -769,19 +770,19 @@ class Schedule:
             self._end("pruned")
         return action
 
-    def _system_may_go_first(self) -> bool:
-        """Let one that never rests keep the others waiting, but not for ever."""
+    def _trios_may_go_first(self) -> bool:
+        """Let calls of `TrioToken.run_sync_soon` keep the tasks waiting, but not for ever."""
         now = len(self.actions) + self._teardown_steps
-        if now != self._system_began:
-            self._system_began, self._system_steps = now, 0
-        self._system_steps += 1
-        if self._system_steps <= SYSTEM_STEPS:
+        if now != self._trios_began:
+            self._trios_began, self._trios_steps = now, 0
+        self._trios_steps += 1
+        if self._trios_steps <= TRIOS_STEPS:
             return True
         if self.verdict is not None or not self._is_stuck():
             return False
-        if self._system_steps <= SYSTEM_STEPS_ALONE:
+        if self._trios_steps <= TRIOS_STEPS_ALONE:
             return True  # it may still wake somebody
-        self.spinning = tuple(map(name_of, self._system))
+        self.is_calling = True
         self._look_back()
         if self.verdict is None:
             self._end("livelock?")

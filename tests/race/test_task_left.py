@@ -280,8 +280,8 @@ def test_calls_that_nothing_but_their_own_end_can_stop(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     """Nobody would find the loop if it was called a deadlock of those who wait for it."""
-    monkeypatch.setattr(_engine, "SYSTEM_STEPS", 10)
-    monkeypatch.setattr(_engine, "SYSTEM_STEPS_ALONE", 30)
+    monkeypatch.setattr(_engine, "TRIOS_STEPS", 10)
+    monkeypatch.setattr(_engine, "TRIOS_STEPS_ALONE", 30)
 
     async def program() -> None:
         done = trio.Event()
@@ -292,8 +292,7 @@ def test_calls_that_nothing_but_their_own_end_can_stop(
     failure = only(program, **options)
     assert failure.kind == "livelock?"
     assert failure.summary == (
-        "nobody can run but a system task that never rests, <TrioToken.run_sync_soon task>: "
-        "perhaps a livelock"
+        "nobody can run, and the calls by TrioToken.run_sync_soon go on and on: perhaps a livelock"
     )
     again = replay(program, failure.token, minimise=True)
     assert again is not None
@@ -306,7 +305,7 @@ def test_calls_that_take_their_time(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     """A program that is right would be told that it has a deadlock."""
-    monkeypatch.setattr(_engine, "SYSTEM_STEPS", 10)
+    monkeypatch.setattr(_engine, "TRIOS_STEPS", 10)
 
     async def program() -> None:
         done, cell = trio.Event(), Cell(0, "cell")
@@ -325,8 +324,8 @@ def test_a_refusal_comes_before_calls_that_never_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A program that swallows it would be told something that is not its fault."""
-    monkeypatch.setattr(_engine, "SYSTEM_STEPS", 10)
-    monkeypatch.setattr(_engine, "SYSTEM_STEPS_ALONE", 30)
+    monkeypatch.setattr(_engine, "TRIOS_STEPS", 10)
+    monkeypatch.setattr(_engine, "TRIOS_STEPS_ALONE", 30)
 
     async def program() -> None:
         done = trio.Event()
