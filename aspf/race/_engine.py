@@ -517,7 +517,7 @@ class Schedule:
                 raise error.__cause__ from None
             if self._is_interrupted:
                 raise KeyboardInterrupt from None
-            raise  # pragma: no cover - an error of trio's own, or of ours
+            raise
         finally:
             _hook.current = _hook.recorder = None
             current_library.name = library

@@ -3,10 +3,10 @@
 All chance comes from ``random.random()``, which is the same on every Python for one seed. It is
 seeded anew for each part of an exploration, with the seed and the number of the strategy's first
 run there: so any process can make the part, and makes the same runs (see
-``_strategies/_plans.py``). To seed it for each run would take as long as half a dozen steps do. The
-moment of the one cancellation is drawn as soon as there could be one: a number, uniformly from as many as there were
-moments in any schedule so far at which something could have been cancelled, and some more, so
-that a part of the schedules has none.
+``_strategies/_plans.py``). To seed it for each run would take as long as half a dozen steps do.
+The moment of the one cancellation is drawn as soon as there could be one: a number, uniformly from
+as many as there were moments in any schedule so far at which something could have been cancelled,
+and some more, so that a part of the schedules has none.
 """
 
 from __future__ import annotations
